@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model hash as an attribute of an IRModule."""
+
+from tvm_model_hash.errors import HashConflictError, NoHashError
+from tvm_model_hash.record import Record, check_model_hash
+
+#: The attribute, a string: the hash of the ONNX model that the module was imported from.
+MODEL_HASH_ATTR = "model_hash"
+
+
+def get_record(mod):
+    """Get the record that is to go into what is compiled from a module.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        The module.
+
+    Returns
+    -------
+    record : tvm_model_hash.Record or None
+        The record, None if the module has no attribute ``model_hash``.
+
+    Raises
+    ------
+    InvalidHashError
+        If the attribute is not 64 lowercase hexadecimal digits.
+    """
+    attrs = getattr(mod, "attrs", None)
+    if not attrs or MODEL_HASH_ATTR not in attrs:
+        return None
+    value = attrs[MODEL_HASH_ATTR]
+    return Record(check_model_hash(value, f"the IRModule's attribute {MODEL_HASH_ATTR!r}"))
+
+
+def set_record(mod, record):
+    """Copy a module and put a record into the copy's attributes.
+
+    Parameters
+    ----------
+    mod : tvm.IRModule
+        The module; it is not changed.
+    record : tvm_model_hash.Record
+        The identities of the model that the module was imported from.
+
+    Returns
+    -------
+    mod : tvm.IRModule
+        The copy.
+    """
+    return mod.with_attr(MODEL_HASH_ATTR, record.model)
+
+
+def copy_hash(source, target):
+    """Carry a model's hash over to another module, for a pass that drops attributes.
+
+    Most passes keep a module's attributes. ``AnnotateSpans``, ``IRModule.from_expr`` and
+    printing and parsing a module as text do not.
+
+    Parameters
+    ----------
+    source : tvm.IRModule
+        The module with the hash.
+    target : tvm.IRModule
+        The module that was made from it; it is not changed.
+
+    Returns
+    -------
+    mod : tvm.IRModule
+        A copy of ``target`` with the hash of ``source``.
+
+    Raises
+    ------
+    NoHashError
+        If ``source`` has no hash.
+    HashConflictError
+        If ``target`` has the hash of another model.
+    InvalidHashError
+        If a hash is malformed.
+
+    Examples
+    --------
+    .. code-block:: python
+
+        from tvm.ir.module_hash import copy_hash
+
+        annotated = copy_hash(mod, relay.transform.AnnotateSpans()(mod))
+    """
+    record, present = get_record(source), get_record(target)
+    if record is None:
+        raise NoHashError(
+            f"the source module has no attribute {MODEL_HASH_ATTR!r} to copy: import its model "
+            "with relay.frontend.from_onnx(..., get_hash=True)"
+        )
+    if present not in (None, record):
+        raise HashConflictError(
+            f"the target module has the hash {present.model} of another model than the source "
+            f"module, {record.model}; remove it with without_attr({MODEL_HASH_ATTR!r}) if the "
+            "target was made from the source"
+        )
+    return set_record(target, record)

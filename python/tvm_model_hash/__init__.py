@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The identity of an ONNX model in what TVM compiles from it.
+
+This package, the core, never imports tvm. What it adds to TVM lies in ``python/tvm``, and
+:mod:`tvm_model_hash.activation` puts it in place when TVM is imported.
+"""
+
+# Every interpreter of an environment imports this file at its start (see activation.py), so
+# the names below are imported when they are first used.
+_EXPORTS = {
+    "install": "activation",
+    "is_installed": "activation",
+    "uninstall": "activation",
+    "model_hash": "digest",
+    "Record": "record",
+    "ArtifactError": "errors",
+    "BuildMismatchError": "errors",
+    "DuplicateRecordError": "errors",
+    "HashConflictError": "errors",
+    "InvalidHashError": "errors",
+    "ModelHashError": "errors",
+    "ModelSerializationError": "errors",
+    "ModelTypeError": "errors",
+    "NoHashError": "errors",
+    "OutputError": "errors",
+    "RecordError": "errors",
+}
+__all__ = list(_EXPORTS)  # noqa: PLE0604
+
+
+def __getattr__(name):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the integrations into TVM, at the moment TVM's modules are imported.
+
+Every interpreter of the environment runs :func:`start` when it starts, by way of
+tvm_model_hash.pth. It must stay cheap there: nothing but ``sys`` and ``os`` is imported
+until TVM is.
+"""
+
+import os
+import sys
+
+# The patch table: for each module of TVM, the integration that patches it, and what it sets
+# there: attribute of TVM's module -> attribute of the integration. The integrations' files
+# lie under tvm/ beside this one as they would in TVM's tree.
+PATCHES = {
+    "tvm.runtime.vm": (
+        "tvm.runtime.vm_hash",
+        {
+            "Executable.get_hash": "get_hash",
+            "Executable.save_hash": "save_hash",
+            "VirtualMachine.get_hash": "get_hash",
+        },
+    ),
+    "tvm.relay.frontend.onnx": (
+        "tvm.relay.frontend.onnx_hash",
+        {"from_onnx": "from_onnx"},
+    ),
+    "tvm.relay.backend.vm": (
+        "tvm.relay.backend.vm_hash",
+        {"VMCompiler.lower": "lower", "VMCompiler.get_exec": "get_exec"},
+    ),
+    "tvm.relay.quantize.quantize": (
+        "tvm.relay.quantize.quantize_hash",
+        {"quantize": "quantize"},
+    ),
+}
+
+# Packages of TVM that our files under tvm/ beside this one extend.
+_PACKAGES = {"tvm.ir", *(integration.rpartition(".")[0] for integration, _ in PATCHES.values())}
+
+_MISSING = object()
+
+_finder = None  # the finder in sys.meta_path, while there is one
+_applied = []  # (module, path, original or _MISSING, replacement) of what is patched
+_refused = False  # a TVM that is not supported was found, and warned about
+
+
+def start():
+    """Activate, unless the environment variable ``TVM_MODEL_HASH`` is ``0``."""
+    if os.environ.get("TVM_MODEL_HASH") != "0":
+        install()
+
+
+def install():
+    """Activate in this process.
+
+    Modules of TVM that are imported already are patched now, the others when they are
+    imported. Does nothing where it is active already.
+    """
+    global _finder
+    if _finder is None:
+        _finder = _Finder()
+        sys.meta_path.insert(0, _finder)
+    for name in PATCHES:
+        if name in sys.modules:
+            _patch(sys.modules[name])
+
+
+def uninstall():
+    """Deactivate in this process: give TVM's modules back what they had.
+
+    A ``from_onnx`` that was imported by name before keeps its keyword, and what was compiled
+    keeps its hash.
+    """
+    global _refused
+    _refused = False
+    _remove_finder()
+    while _applied:
+        module, path, original, replacement = _applied.pop()
+        for owner, attribute in _places(module, path):
+            # Somebody else may have patched it since, and theirs is not ours to remove.
+            if vars(owner).get(attribute) is not replacement:
+                continue
+            if original is _MISSING:
+                delattr(owner, attribute)
+            else:
+                setattr(owner, attribute, original)
+    for name in _PACKAGES & set(sys.modules):
+        path = sys.modules[name].__path__
+        if _directory(name) in path:
+            path.remove(_directory(name))
+
+
+def is_installed():
+    """Whether TVM's modules are patched in this process, or will be when they are imported.
+
+    Returns
+    -------
+    installed : bool
+        False after :func:`uninstall`, with ``TVM_MODEL_HASH=0`` in the environment, and beside
+        a TVM of a version that is not supported.
+    """
+    return not _refused and (_finder is not None or bool(_applied))
+
+
+class _Finder:
+    """A meta path finder that finds nothing itself, and has patched what the others find."""
+
+    def __init__(self):
+        self.pending = set(PATCHES) - set(sys.modules)
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in self.pending:
+            return None
+        for finder in sys.meta_path:
+            find_spec = getattr(finder, "find_spec", None)
+            spec = find_spec(fullname, path, target) if find_spec and finder is not self else None
+            if spec is not None:
+                self.patch_after_exec(spec.loader)
+                return spec
+        return None
+
+    def patch_after_exec(self, loader):
+        # The loader that was found, and not one of ours around it, so that whatever else it
+        # offers (source, resources) stays. It is one for each spec, and a spec that was only
+        # looked at is never executed.
+        exec_module = loader.exec_module
+
+        def exec_and_patch(module):
+            del loader.exec_module
+            exec_module(module)
+            self.pending.discard(module.__name__)
+            if not self.pending and _finder is self:
+                _remove_finder()
+            _patch(module)
+
+        loader.exec_module = exec_and_patch
+
+
+def _remove_finder():
+    global _finder
+    if _finder in sys.meta_path:
+        sys.meta_path.remove(_finder)
+    _finder = None
+
+
+def _patch(module):
+    """Patch one of TVM's modules. Never raises: TVM without this package beats no TVM."""
+    try:
+        if _is_supported():
+            _apply(module, *PATCHES[module.__name__])
+    except Exception as error:
+        _warn(
+            f"tvm-model-hash could not patch {module.__name__}, which stays as it was "
+            f"({type(error).__name__}: {error}). Reinstall it with pip install --force-reinstall "
+            "tvm-model-hash, or switch it off with TVM_MODEL_HASH=0 in the environment."
+        )
+
+
+def _is_supported():
+    global _refused
+    from .versions import RELAY_TVM_VERSIONS
+
+    found = sys.modules["tvm._ffi.libinfo" if "tvm._ffi.libinfo" in sys.modules else "tvm"]
+    version = getattr(found, "__version__", "of an unknown version")
+    if version not in RELAY_TVM_VERSIONS and not _refused:
+        _refused = True
+        _warn(
+            f"tvm-model-hash does not support TVM {version} and left it unchanged; it supports "
+            f"TVM {', '.join(RELAY_TVM_VERSIONS)}. TVM_MODEL_HASH=0 in the environment switches "
+            "it off, and this warning too."
+        )
+    return not _refused
+
+
+def _apply(module, integration, replacements):
+    import importlib
+
+    # As further directories of TVM's own packages: a file of TVM's own comes first.
+    for name in _PACKAGES & set(sys.modules):
+        path = sys.modules[name].__path__
+        if _directory(name) not in path:
+            path.append(_directory(name))
+    source = importlib.import_module(integration)
+    for path, name in replacements.items():
+        replacement = getattr(source, name)
+        owner, attribute = next(_places(module, path))
+        original = vars(owner).get(attribute, _MISSING)
+        if original is replacement:
+            continue
+        for owner, attribute in _places(module, path):
+            if vars(owner).get(attribute, _MISSING) is original:
+                setattr(owner, attribute, replacement)
+        _applied.append((module, path, original, replacement))
+
+
+def _places(module, path):
+    """Where an attribute lies: in the module, or a class of it, and the copy that TVM's
+    packages make of a module's function (``from .onnx import from_onnx``)."""
+    scope, _, attribute = path.rpartition(".")
+    yield (getattr(module, scope) if scope else module), attribute
+    if not scope:
+        yield sys.modules[module.__name__.rpartition(".")[0]], attribute
+
+
+def _directory(package):
+    return os.path.join(os.path.dirname(__file__), *package.split("."))
+
+
+def _warn(message):
+    import warnings
+
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    except RuntimeWarning:  # warnings are errors here, but import tvm has to work
+        sys.stderr.write(f"{message}\n")

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record: one line of ASCII that carries a model's identities.
+
+``model-hash/1 model=sha256:<64 hex> graph=sha256:<64 hex> weights=sha256:<64 hex>``
+
+FORMAT.md states the grammar; ``src/runtime/vm/executable_hash.cc`` implements the same
+grammar in C++, and both are tested on the records in ``tests/vectors/records.json``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .errors import InvalidHashError, RecordError
+
+#: What the text of every record begins with, whatever its version.
+RECORD_TAG = "model-hash/"
+#: Tag and version of the records that this package reads and writes.
+RECORD_VERSION = RECORD_TAG + "1"
+#: Longest record, in bytes. A reader refuses a longer one before it looks inside.
+MAX_RECORD_BYTES = 1024
+
+#: The keys that have a meaning, in the order in which they stand.
+DIGEST_KEYS = ("model", "graph", "weights")
+
+_HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+# Values stop at a space and hold nothing that a terminal or a log would interpret.
+_FIELD = re.compile(r"([a-z][a-z0-9_-]*)=([!-~]+)")
+
+
+def check_model_hash(value: object, where: str) -> str:
+    """Check that a value is a model hash.
+
+    Parameters
+    ----------
+    value : object
+        What is to be a model hash.
+    where : str
+        Where the value comes from, for the error's message.
+
+    Returns
+    -------
+    model_hash : str
+        The value itself.
+
+    Raises
+    ------
+    InvalidHashError
+        If the value is not a string of 64 lowercase hexadecimal digits.
+    """
+    if isinstance(value, str) and _HEX_DIGEST.fullmatch(value):
+        return str(value)
+    raise InvalidHashError(
+        f"{where} is {_quote(value)}, not a model hash: expected a string of 64 lowercase "
+        "hexadecimal digits, as hashlib.sha256(...).hexdigest() returns"
+    )
+
+
+@dataclass(frozen=True)
+class Record:
+    """The identities of one model.
+
+    Parameters
+    ----------
+    model : str
+        SHA-256 of the serialized model, 64 lowercase hexadecimal digits.
+    graph : str, optional
+        SHA-256 of what the model computes, without the values of its weights.
+    weights : str, optional
+        SHA-256 of the values of its weights.
+    extra : tuple of (str, str)
+        Fields with keys that this version does not know, in the order they stand in. They
+        are kept, so that rewriting an artifact loses nothing, and otherwise ignored.
+
+    Raises
+    ------
+    InvalidHashError
+        If a digest is not 64 lowercase hexadecimal digits.
+    RecordError
+        If an extra field cannot stand in a record, or the record gets too long.
+    """
+
+    model: str
+    graph: str | None = None
+    weights: str | None = None
+    extra: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in DIGEST_KEYS:
+            value = getattr(self, key)
+            if value is not None or key == "model":
+                check_model_hash(value, f"digest '{key}' of the record")
+        seen = set(DIGEST_KEYS)
+        for key, value in self.extra:
+            if not _FIELD.fullmatch(f"{key}={value}"):
+                raise RecordError(f"field {_quote(f'{key}={value}')} cannot stand in a record")
+            if key in seen:
+                raise RecordError(f"key '{key}' stands twice in the record")
+            seen.add(key)
+        _check_size(str(self))
+
+    def __str__(self) -> str:
+        digests = ((key, getattr(self, key)) for key in DIGEST_KEYS)
+        fields = [f"{key}=sha256:{value}" for key, value in digests if value is not None]
+        fields += [f"{key}={value}" for key, value in self.extra]
+        return " ".join([RECORD_VERSION, *fields])
+
+    @classmethod
+    def parse(cls, text: str) -> Record:
+        """Parse a record's text; ``str`` of the result gives the same text back.
+
+        Parameters
+        ----------
+        text : str
+            The whole record, without line end or padding.
+
+        Returns
+        -------
+        record : Record
+            What the text says.
+
+        Raises
+        ------
+        RecordError
+            If the text is not a record; the message says at which point it is not.
+        """
+        _check_size(text)
+        version, *fields = text.split(" ")
+        if version != RECORD_VERSION:
+            if re.fullmatch(re.escape(RECORD_TAG) + "[0-9]+", version):
+                raise RecordError(
+                    f"the record has version {_quote(version)}, expected '{RECORD_VERSION}': "
+                    "it was written by a newer tvm-model-hash; upgrade this one to read it"
+                )
+            raise RecordError(f"{_quote(text)} is not a record: expected '{RECORD_VERSION} ...'")
+        digests: dict[str, str] = {}
+        extra: list[tuple[str, str]] = []
+        for field in fields:
+            match = _FIELD.fullmatch(field)
+            if not match:
+                raise RecordError(
+                    f"the record's field {_quote(field)} is malformed: expected 'key=value', and "
+                    "one space between fields"
+                )
+            key, value = match.groups()
+            if key not in DIGEST_KEYS:
+                extra.append((key, value))
+                continue
+            if extra or any(DIGEST_KEYS.index(key) <= DIGEST_KEYS.index(k) for k in digests):
+                raise RecordError(
+                    f"key '{key}' of the record is out of order: expected each of "
+                    f"{', '.join(DIGEST_KEYS)} at most once, in this order, before other keys"
+                )
+            algorithm, _, digest = value.partition(":")
+            if algorithm != "sha256" or not _HEX_DIGEST.fullmatch(digest):
+                raise RecordError(
+                    f"key '{key}' of the record is {_quote(value)}: expected 'sha256:' and 64 "
+                    "lowercase hexadecimal digits"
+                )
+            digests[key] = digest
+        if "model" not in digests:
+            raise RecordError(f"{_quote(text)} has no field 'model', which every record has")
+        return cls(**digests, extra=tuple(extra))
+
+
+def _check_size(text: str) -> None:
+    # Characters are bytes in a record; other texts fail on their first wrong character.
+    if len(text) > MAX_RECORD_BYTES:
+        raise RecordError(
+            f"the record is {len(text)} bytes long, more than the limit of {MAX_RECORD_BYTES}"
+        )
+
+
+def _quote(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}... ({len(text)} characters)"
