@@ -25,7 +25,7 @@ _EXPORTS = {
     "OutputError": "errors",
     "RecordError": "errors",
 }
-__all__ = list(_EXPORTS)  # noqa: PLE0604
+__all__ = list(_EXPORTS)
 
 
 def __getattr__(name):

@@ -41,7 +41,7 @@ _PACKAGES = {"tvm.ir", *(integration.rpartition(".")[0] for integration, _ in PA
 _MISSING = object()
 
 _finder = None  # the finder in sys.meta_path, while there is one
-_applied = []  # (module, path, original or _MISSING, replacement) of what is patched
+_applied: list = []  # (module, path, original or _MISSING, replacement) of what is patched
 _refused = False  # a TVM that is not supported was found, and warned about
 
 
@@ -195,8 +195,8 @@ def _apply(module, integration, replacements):
 
 
 def _places(module, path):
-    """Where an attribute lies: in the module, or a class of it, and the copy that TVM's
-    packages make of a module's function (``from .onnx import from_onnx``)."""
+    # Where an attribute lies: in the module or a class of it, and the copy that TVM's packages
+    # make of a module's function (from .onnx import from_onnx).
     scope, _, attribute = path.rpartition(".")
     yield (getattr(module, scope) if scope else module), attribute
     if not scope:

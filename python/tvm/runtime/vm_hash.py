@@ -11,15 +11,16 @@ import functools
 import os
 import warnings
 
-import tvm_model_hash
 from tvm._ffi import get_global_func
 from tvm.contrib.utils import TempDirectory
+
+import tvm_model_hash
 from tvm_model_hash.errors import ArtifactError, BuildMismatchError, NoHashError
 from tvm_model_hash.hash_file import write_hash_file
 from tvm_model_hash.vm_header import record_from_listing, rewrite_record
 
 from .module import Module
-from .vm import Executable, VirtualMachine
+from .vm import Executable
 
 _SET_RECORD = "runtime.SetExecutableRecord"
 
@@ -158,7 +159,7 @@ def _library_path():
     return os.path.join(os.path.dirname(tvm_model_hash.__file__), "lib", "libtvm_model_hash.so")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _writer():
     """The C++ writer, None where it was not built."""
     # In a TVM that was built with executable_hash.cc it is there already.

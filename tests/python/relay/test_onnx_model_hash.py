@@ -93,8 +93,7 @@ def test_round_trip_of_a_real_network(name, tmp_path):
     assert des_exec.get_hash() == (tmp_path / "hash.txt").read_text() == file_hash
     deployed = outputs(VirtualMachine(des_exec, tvm.cpu()), inputs)
     reference = onnxruntime.InferenceSession(network.path).run(None, inputs)
-    assert len(deployed) == len(reference)
-    for ours, before, theirs in zip(deployed, computed, reference):
+    for ours, before, theirs in zip(deployed, computed, reference, strict=True):
         np.testing.assert_array_equal(ours, before)
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
@@ -113,7 +112,7 @@ def test_from_onnx_shows_its_keyword(model):
     parameter = signature.parameters["get_hash"]
     assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
     assert parameter.default is False
-    assert list(signature.parameters)[0] == "model"
+    assert next(iter(signature.parameters)) == "model"
     text = pydoc.plain(pydoc.render_doc(relay.frontend.from_onnx))
     assert "get_hash=False" in text.splitlines()[2]
     assert text.index("export_node_renamed_model_path : str") < text.index("get_hash : bool")
@@ -395,7 +394,7 @@ def test_a_module_behind_rpc_gives_its_hash(vm_exec, model, tmp_path):
         with pytest.raises(tvm_model_hash.ArtifactError, match="'rpc'"):
             vm_hash.set_record(Executable(remote), tvm_model_hash.Record(sha256(model)))
         expected = VirtualMachine(vm_exec, tvm.cpu()).run(X).numpy()
-        vm.set_input("main", X)
+        vm.set_input("main", tvm.nd.array(X, session.cpu()))
         vm.invoke_stateful("main")
         np.testing.assert_array_equal(vm.get_outputs()[0].numpy(), expected)
     finally:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The header of a VM executable: the writer in Python is the reference for the one in C++."""
+
+import struct
+
+import pytest
+from conftest import layer
+from tvm import relay
+from tvm.runtime import vm_hash
+from tvm.runtime.vm import Executable
+
+from tvm_model_hash import ArtifactError, DuplicateRecordError, Record, RecordError
+from tvm_model_hash.vm_header import (
+    VirtualDevice,
+    parse_header,
+    record_from_listing,
+    rewrite_record,
+)
+
+FIRST, SECOND = Record("1" * 64), Record("2" * 64, "3" * 64, "4" * 64, (("n", "1"),))
+
+
+@pytest.fixture
+def vm_exec():
+    mod, _ = relay.frontend.from_onnx(layer())
+    return relay.vm.compile(mod, "llvm")
+
+
+@pytest.fixture
+def code(vm_exec):
+    return bytes(vm_exec.save()[0])
+
+
+def test_the_header_of_stock_code(code):
+    header = parse_header(code)
+    assert header.version == "0.19.0"
+    assert header.devices == (VirtualDevice(1, 0, b""),)
+    assert header.host_device_index == 0
+    assert header.record is None
+    assert header.to_bytes() == code[: header.size]
+
+
+def test_cpp_writes_the_same_bytes_as_python(vm_exec, code):
+    assert vm_hash._writer() is not None
+    for record in (FIRST, SECOND, FIRST):  # the second time it replaces
+        vm_hash.set_record(vm_exec, record)
+        assert vm_exec.save()[0] == rewrite_record(code, record)
+        code = bytes(vm_exec.save()[0])
+
+
+def test_rewriting_replaces_and_removes(code):
+    tagged = rewrite_record(code, FIRST)
+    assert parse_header(tagged).record == FIRST
+    assert rewrite_record(tagged, SECOND) == rewrite_record(code, SECOND)
+    assert rewrite_record(tagged, None) == code
+    assert rewrite_record(code, None) == code
+
+
+def test_rewriting_leaves_other_devices_where_they_are(code):
+    header = parse_header(code)
+    devices = (*header.devices, VirtualDevice(2, 1, b"global.texture"))
+    several = header.__class__("0.19.0", devices, 0, 0).to_bytes() + code[header.size :]
+    tagged = parse_header(rewrite_record(several, FIRST))
+    assert tagged.devices == (*devices, VirtualDevice(1, 0, str(FIRST).encode()))
+    assert rewrite_record(rewrite_record(several, FIRST), None) == several
+
+
+def test_where_the_cpp_library_is_missing_python_writes(vm_exec, code, monkeypatch):
+    monkeypatch.setattr(vm_hash, "_writer", lambda: None)
+    rewritten = vm_hash.set_record(vm_exec, FIRST)
+    assert rewritten.get_hash() == FIRST.model
+    assert vm_exec.get_hash() is None
+    # The header only: what follows holds heap pointers of the executable.
+    header = parse_header(rewrite_record(code, FIRST))
+    assert parse_header(rewritten.save()[0]) == header
+    assert rewritten.globals == vm_exec.globals
+    assert rewritten.lib.get_source() == vm_exec.lib.get_source()
+
+
+def test_every_truncated_header_is_refused(code):
+    tagged = rewrite_record(code, FIRST)
+    for size in range(parse_header(tagged).size):
+        with pytest.raises(ArtifactError, match=r"^code.ro is truncated in the .*, found \d+$"):
+            parse_header(tagged[:size], "code.ro")
+    parse_header(tagged[: parse_header(tagged).size])
+
+
+def patched(code, offset, layout, value):
+    return code[:offset] + struct.pack(layout, value) + code[offset + struct.calcsize(layout) :]
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "value", "message"),
+    [
+        (0, "<Q", 0x464C457F, "not a Relay VM executable: it begins with 0x00000000464c457f"),
+        (8, "<Q", 1 << 40, "string in the version.* is 1099511627776 bytes"),
+        (16, "<6s", b"0.18.0", "written by TVM '0.18.0'.* 0.19.0 only"),
+        (16, "<6s", b"\xff.19.0", "written by TVM"),
+        (22, "<Q", 1 << 60, "device table has 1152921504606846976 entries"),
+        (38, "<Q", 1 << 60, "string in the device table.* is 1152921504606846976 bytes"),
+        (46, "<i", 1, "host device index is 1, of 1 devices"),
+        (46, "<i", -1, "host device index is -1, of 1 devices"),
+    ],
+)
+def test_a_damaged_header_is_refused(code, offset, layout, value, message):
+    with pytest.raises(ArtifactError, match=message):
+        parse_header(patched(code, offset, layout, value))
+
+
+def with_scopes(code, *scopes):
+    header = parse_header(code)
+    devices = (*header.devices, *(VirtualDevice(1, 0, scope) for scope in scopes))
+    return header.__class__("0.19.0", devices, 0, 0).to_bytes() + code[header.size :]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "error", "message"),
+    [
+        ([b"model-hash/1 model=sha256:"], RecordError, "key 'model'"),
+        ([b"model-hash/1 model=sha256:" + b"A" * 64], RecordError, "64 lowercase"),
+        ([str(FIRST).encode() + b" n=" + b"x" * 1000], RecordError, "more than the limit of 1024"),
+        ([str(FIRST).encode()] * 2, DuplicateRecordError, "2 records"),
+        ([str(FIRST).encode(), b"model-hash/9"], DuplicateRecordError, "2 records"),
+    ],
+)
+def test_a_wrong_record_in_an_executable_is_refused(vm_exec, code, scopes, error, message):
+    wrong = with_scopes(code, *scopes)
+    loaded = Executable.load_exec(wrong, vm_exec.lib)
+    with pytest.raises(error, match=message):
+        parse_header(wrong).record  # noqa: B018
+    with pytest.raises(error, match=message):
+        loaded.get_hash()
+    if error is DuplicateRecordError:
+        with pytest.raises(error, match=message):
+            rewrite_record(wrong, FIRST)
+        with pytest.raises(ValueError, match="more than one record"):
+            vm_hash.set_record(loaded, FIRST)
+
+
+def test_a_record_that_is_not_ascii_is_refused(code):
+    wrong = with_scopes(code, "model-hash/1 model=é".encode())
+    with pytest.raises(RecordError, match="not ASCII"):
+        parse_header(wrong).record  # noqa: B018
+
+
+def test_a_listing_without_record_has_none(vm_exec):
+    assert record_from_listing(vm_exec.virtual_devices) is None
+    assert record_from_listing("") is None
