@@ -3,11 +3,13 @@
 
 import struct
 
+import numpy as np
 import pytest
-from conftest import layer
+import tvm
+from conftest import layer, sha256
 from tvm import relay
 from tvm.runtime import vm_hash
-from tvm.runtime.vm import Executable
+from tvm.runtime.vm import Executable, VirtualMachine
 
 from tvm_model_hash import ArtifactError, DuplicateRecordError, Record, RecordError
 from tvm_model_hash.vm_header import (
@@ -67,14 +69,25 @@ def test_rewriting_leaves_other_devices_where_they_are(code):
 
 def test_where_the_cpp_library_is_missing_python_writes(vm_exec, code, monkeypatch):
     monkeypatch.setattr(vm_hash, "_writer", lambda: None)
-    rewritten = vm_hash.set_record(vm_exec, FIRST)
-    assert rewritten.get_hash() == FIRST.model
-    assert vm_exec.get_hash() is None
+    mod, _ = relay.frontend.from_onnx(layer(), get_hash=True)
+    written = relay.vm.compile(mod, "llvm")
+    assert written.get_hash() == sha256(layer())
     # The header only: what follows holds heap pointers of the executable.
-    header = parse_header(rewrite_record(code, FIRST))
-    assert parse_header(rewritten.save()[0]) == header
-    assert rewritten.globals == vm_exec.globals
-    assert rewritten.lib.get_source() == vm_exec.lib.get_source()
+    expected = rewrite_record(code, Record(sha256(layer())))
+    assert parse_header(written.save()[0]) == parse_header(expected)
+    assert written.globals == vm_exec.globals
+    assert written.primitive_ops == vm_exec.primitive_ops
+    x = np.ones((1, 16), "float32")
+    outputs = [VirtualMachine(exe, tvm.cpu()).run(x).numpy() for exe in (written, vm_exec)]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_a_cpp_library_that_does_not_load_is_replaced_by_python(vm_exec, monkeypatch, tmp_path):
+    (tmp_path / "broken.so").write_bytes(b"not a library")
+    monkeypatch.setattr(vm_hash, "_library_path", lambda: str(tmp_path / "broken.so"))
+    monkeypatch.setattr(vm_hash, "get_global_func", lambda *_, **__: None)
+    with pytest.warns(RuntimeWarning, match="broken.so does not fit the running TVM.*pip install"):
+        assert vm_hash._writer.__wrapped__() is None
 
 
 def test_every_truncated_header_is_refused(code):
