@@ -394,7 +394,8 @@ def test_a_module_behind_rpc_gives_its_hash(vm_exec, model, tmp_path):
         with pytest.raises(tvm_model_hash.ArtifactError, match="'rpc'"):
             vm_hash.set_record(Executable(remote), tvm_model_hash.Record(sha256(model)))
         expected = VirtualMachine(vm_exec, tvm.cpu()).run(X).numpy()
-        vm.set_input("main", tvm.nd.array(X, session.cpu()))
+        x = tvm.nd.array(X, session.cpu())  # the remote machine keeps no reference of its own
+        vm.set_input("main", x)
         vm.invoke_stateful("main")
         np.testing.assert_array_equal(vm.get_outputs()[0].numpy(), expected)
     finally:
