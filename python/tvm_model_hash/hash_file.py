@@ -4,12 +4,78 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 
-from .errors import OutputError
-from .record import check_model_hash
+from .errors import InvalidHashError, OutputError
+from .record import RECORD_TAG, Record, check_model_hash
 
 HASH_FILE_NAME = "hash.txt"
+
+# Far above a hash and a path, as sha256sum writes them.
+_MAX_BYTES = 8192
+
+
+def read_hash_file(path: str) -> Record:
+    """Read a file that holds a model hash, as people and tools write them.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Returns
+    -------
+    record : Record
+        Of the hash alone, unless the file holds a record.
+
+    Raises
+    ------
+    InvalidHashError
+        If the file holds something else.
+    ArtifactError
+        If it cannot be read.
+    """
+    with open_regular(path) as file:
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise InvalidHashError(
+            f"{path!r} has more than {_MAX_BYTES} bytes, expected 64 hexadecimal digits"
+        )
+    text = data.decode("utf-8", "replace")
+    if text.startswith(RECORD_TAG):
+        return Record.parse(text.rstrip())
+    return Record(parse_hash(text, repr(path)))
+
+
+def parse_hash(text: str, where: str) -> str:
+    """Find the model hash in a text that is one, give or take its form.
+
+    Parameters
+    ----------
+    text : str
+        64 hexadecimal digits in upper or lower case, with ``sha256:`` before them or, as
+        ``sha256sum`` writes it, a file's name behind them, and white space around.
+    where : str
+        Where the text comes from, for the error's message.
+
+    Returns
+    -------
+    model_hash : str
+        64 lowercase hexadecimal digits.
+
+    Raises
+    ------
+    InvalidHashError
+        If the text is something else.
+    """
+    match = re.fullmatch(r"\s*(?:sha256:)?([0-9a-fA-F]{64})(?: [ *][^\n]+)?\s*", text)
+    if match:
+        return match[1].lower()
+    found = repr(text if len(text) <= 100 else text[:100] + "...") if text.strip() else "empty"
+    raise InvalidHashError(
+        f"{where} is {found}, not a model hash: expected 64 hexadecimal digits"
+    )
 
 
 def write_hash_file(directory: str | os.PathLike[str], model_hash: str) -> str:

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``tvm-model-hash``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from .errors import ModelHashError
+
+OK, DIFFERENT, ERROR = 0, 1, 2
+
+_COLORS = {"red": "31", "green": "32", "yellow": "33"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The arguments; by default those of the process.
+
+    Returns
+    -------
+    status : int
+        0 for a match or a thing done, 1 for a mismatch, 2 for an error or where it can't be told.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except BrokenPipeError:  # the reader of our output has left
+        return ERROR
+    except (ModelHashError, OSError) as error:
+        print(f"tvm-model-hash: {error}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+def _digest(arguments: argparse.Namespace) -> int:
+    from .digest import model_record
+
+    record = model_record(arguments.model)
+    _print(arguments, _record_fields(record), _record_lines(record))
+    return OK
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    if os.path.isdir(arguments.artifact):
+        return _show_directory(arguments)
+    from .carriers import read_artifact
+
+    artifact = read_artifact(arguments.artifact)
+    fields: dict[str, Any] = {
+        "path": artifact.path,
+        "kind": artifact.kind,
+        "container": artifact.container,
+        "size": artifact.size,
+        "tvm_version": artifact.tvm_version,
+        "record": _record_fields(artifact.record),
+    }
+    kind = artifact.kind if artifact.container == "file" else f"{artifact.kind} in a {artifact.container}"
+    written = f", by TVM {artifact.tvm_version}" if artifact.tvm_version else ""
+    lines = [f"{artifact.path}: {kind}{written}, {artifact.size:,} bytes"]
+    _print(arguments, fields, [*lines, *_record_lines(artifact.record)])
+    return OK
+
+
+def _show_directory(arguments: argparse.Namespace) -> int:
+    from .deployment import Deployment
+
+    deployment = Deployment.read(arguments.artifact)
+    records = {name: _record_fields(record) for name, record in deployment.records.items()}
+    lines = [f"{deployment.directory}: deployment"]
+    for name, record in deployment.records.items():
+        lines += [f"{name}:", *(f"  {line}" for line in _record_lines(record))]
+    if deployment.disagreement:
+        lines.append(_colored("red", deployment.disagreement, sys.stdout))
+    fields = {
+        "path": deployment.directory,
+        "kind": "deployment",
+        "records": records,
+        "disagreement": deployment.disagreement,
+    }
+    _print(arguments, fields, lines)
+    return DIFFERENT if deployment.disagreement else OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .check import Status, check
+
+    verdict = check(arguments.model, arguments.artifact)
+    fields = {
+        "verdict": verdict.status.value,
+        "reason": verdict.reason,
+        "expected": _record_fields(verdict.expected),
+        "found": _record_fields(verdict.found),
+    }
+    color = {Status.MATCH: "green", Status.EQUIVALENT: "yellow"}.get(verdict.status, "red")
+    label = verdict.status.value.replace("_", " ")
+    lines = [_colored(color, f"{label}: {verdict.reason}", sys.stdout)]
+    if verdict.status is not Status.MATCH:
+        found = "no record" if verdict.found is None else verdict.found.model
+        lines += [f"expected  {verdict.expected.model}", f"found     {found}"]
+    _print(arguments, fields, lines)
+    if verdict.status is Status.NO_RECORD:
+        return ERROR
+    good = (Status.MATCH,) if arguments.exact else (Status.MATCH, Status.EQUIVALENT)
+    return OK if verdict.status in good else DIFFERENT
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from .explain import explain
+
+    difference = explain(arguments.first, arguments.second)
+    fields = {"equal": difference is None, "difference": difference}
+    _print(arguments, fields, [difference or "The models have the same graph and the same weights."])
+    return OK if difference is None else DIFFERENT
+
+
+def _seal(arguments: argparse.Namespace) -> int:
+    from .seal import read_seal, seal
+
+    path = seal(arguments.directory)
+    sealed = read_seal(arguments.directory)
+    fields = {
+        "path": path,
+        "record": _record_fields(sealed.record),
+        "files": [file._asdict() for file in sealed.files],
+    }
+    model = "no record" if sealed.record is None else f"model {sealed.record.model}"
+    files = "1 file" if len(sealed.files) == 1 else f"{len(sealed.files)} files"
+    _print(arguments, fields, [f"{path}: {files}, {model}"])
+    return OK
+
+
+def _tag(arguments: argparse.Namespace) -> int:
+    from .check import expected_record
+
+    return _write(arguments, expected_record(arguments.model))
+
+
+def _strip(arguments: argparse.Namespace) -> int:
+    return _write(arguments, None)
+
+
+def _write(arguments: argparse.Namespace, record: Any) -> int:
+    from .carriers import write_record
+
+    path = write_record(arguments.artifact, record, arguments.output)
+    fields = {"path": path, "record": _record_fields(record)}
+    _print(arguments, fields, [f"{path}:", *_record_lines(record)])
+    return OK
+
+
+def _record_fields(record: Any) -> dict[str, str | None] | None:
+    if record is None:
+        return None
+    digests = {"model": record.model, "graph": record.graph, "weights": record.weights}
+    return {**digests, "record": str(record)}
+
+
+def _record_lines(record: Any) -> list[str]:
+    if record is None:
+        return ["no record"]
+    fields = [("model", record.model), ("graph", record.graph), ("weights", record.weights)]
+    return [f"{key:8} {value}" for key, value in [*fields, *record.extra] if value is not None]
+
+
+def _print(arguments: argparse.Namespace, fields: Any, lines: list[str]) -> None:
+    if arguments.json:
+        json.dump(fields, sys.stdout, indent=2)
+        print()
+    else:
+        print(*lines, sep="\n")
+
+
+def _colored(color: str, text: str, stream: TextIO) -> str:
+    if not stream.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{_COLORS[color]}m{text}\033[0m"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tvm-model-hash",
+        description="Which ONNX model was this compiled from?",
+        epilog="Exit status: 0 a match, or done; 1 a mismatch; 2 an error, or it can't be told.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"Example:\n  tvm-model-hash {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.set_defaults(run=run)
+        return sub
+
+    model_help = (
+        "an ONNX file, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
+    )
+    artifact_help = "code.ro, a single-file library (.so, .tar), or the directory of a deployment"
+
+    sub = command("digest", _digest, "print the digests of a model", "model.onnx")
+    sub.add_argument("model", metavar="MODEL", help="an ONNX file")
+
+    sub = command("show", _show, "print the record of an artifact", "code.ro")
+    sub.add_argument("artifact", metavar="ARTIFACT", help=artifact_help)
+
+    sub = command("check", _check, "check an artifact against a model", "model.onnx deployment/")
+    sub.add_argument("model", metavar="MODEL", help=model_help)
+    sub.add_argument("artifact", metavar="ARTIFACT", help=artifact_help)
+    sub.add_argument(
+        "--exact",
+        action="store_true",
+        help="take a match only, and not an equivalent model (other bytes, same graph and weights)",
+    )
+
+    sub = command("explain", _explain, "say how two models differ", "old.onnx new.onnx")
+    sub.add_argument("first", metavar="MODEL", help="an ONNX file")
+    sub.add_argument("second", metavar="MODEL", help="another")
+
+    sub = command(
+        "seal", _seal, "write a manifest of a deployment: every file's SHA-256", "deployment/"
+    )
+    sub.add_argument("directory", metavar="DIR", help="the directory of a deployment")
+
+    sub = command(
+        "tag", _tag, "put a record into a code.ro, or replace it", "code.ro --model model.onnx"
+    )
+    sub.add_argument("artifact", metavar="ARTIFACT", help="a code.ro, replaced unless -o is given")
+    sub.add_argument("--model", metavar="MODEL", required=True, help=model_help)
+    sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
+
+    sub = command("strip", _strip, "remove the record from a code.ro", "code.ro -o stock.ro")
+    sub.add_argument("artifact", metavar="ARTIFACT", help="a code.ro, replaced unless -o is given")
+    sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
+    return parser
