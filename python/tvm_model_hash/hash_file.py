@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 
 from .errors import OutputError
+from .files import replacing
 from .record import check_model_hash
 
 HASH_FILE_NAME = "hash.txt"
@@ -40,38 +40,6 @@ def write_hash_file(directory: str | os.PathLike[str], model_hash: str) -> str:
             f"cannot write {HASH_FILE_NAME} into {directory!r}: it {found}, expected a directory"
         )
     path = os.path.join(directory, HASH_FILE_NAME)
-    replace_file(path, model_hash.encode("ascii"))
+    with replacing(path) as file:
+        file.write(model_hash.encode("ascii"))
     return path
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part.
-
-    Parameters
-    ----------
-    path : str
-        The file to create or replace.
-    data : bytes
-        Its content.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written; what was there is unchanged.
-    """
-    # In the same directory, because a rename is atomic within a file system only; opened here
-    # and not by tempfile, so that the file gets the permissions the user's umask asks for.
-    temporary = f"{path}.{secrets.token_hex(8)}.tmp"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path!r}: {error.strerror or error}") from error
