@@ -8,22 +8,38 @@ This package, the core, never imports tvm. What it adds to TVM lies in ``python/
 # Every interpreter of an environment imports this file at its start (see activation.py), so
 # the names below are imported when they are first used.
 _EXPORTS = {
+    "Status": "verdict",
+    "Verdict": "verdict",
+    "check": "verdict",
     "install": "activation",
     "is_installed": "activation",
     "uninstall": "activation",
+    "Artifact": "carriers",
+    "read_artifact": "carriers",
+    "read_interface": "carriers",
+    "read_record": "carriers",
+    "write_record": "carriers",
     "model_hash": "digest",
     "Record": "record",
+    "Seal": "manifest",
+    "seal": "manifest",
+    "verify_seal": "manifest",
     "ArtifactError": "errors",
+    "BrokenSealError": "errors",
     "BuildMismatchError": "errors",
     "DuplicateRecordError": "errors",
+    "FixedRecordError": "errors",
     "HashConflictError": "errors",
     "InvalidHashError": "errors",
     "ModelHashError": "errors",
+    "ModelHashMismatch": "errors",
     "ModelSerializationError": "errors",
     "ModelTypeError": "errors",
     "NoHashError": "errors",
     "OutputError": "errors",
     "RecordError": "errors",
+    "SealError": "errors",
+    "UnknownArtifactError": "errors",
 }
 __all__ = list(_EXPORTS)
 

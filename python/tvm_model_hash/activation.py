@@ -18,7 +18,11 @@ PATCHES = {
         {
             "Executable.get_hash": "get_hash",
             "Executable.save_hash": "save_hash",
+            "Executable.check_hash": "check_hash",
+            "Executable.move_late_bound_consts": "move_late_bound_consts",
+            "Executable.load_late_bound_consts": "load_late_bound_consts",
             "VirtualMachine.get_hash": "get_hash",
+            "VirtualMachine.check_hash": "check_hash",
         },
     ),
     "tvm.relay.frontend.onnx": (

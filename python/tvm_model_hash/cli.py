@@ -64,7 +64,9 @@ def _show(arguments: argparse.Namespace) -> int:
         "tvm_version": artifact.tvm_version,
         "record": _record_fields(artifact.record),
     }
-    kind = artifact.kind if artifact.container == "file" else f"{artifact.kind} in a {artifact.container}"
+    kind = artifact.kind
+    if artifact.container != "file":
+        kind += f" in a {artifact.container}"
     written = f", by TVM {artifact.tvm_version}" if artifact.tvm_version else ""
     lines = [f"{artifact.path}: {kind}{written}, {artifact.size:,} bytes"]
     _print(arguments, fields, [*lines, *_record_lines(artifact.record)])
@@ -92,7 +94,7 @@ def _show_directory(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .check import Status, check
+    from .verdict import Status, check
 
     verdict = check(arguments.model, arguments.artifact)
     fields = {
@@ -119,12 +121,12 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     difference = explain(arguments.first, arguments.second)
     fields = {"equal": difference is None, "difference": difference}
-    _print(arguments, fields, [difference or "The models have the same graph and the same weights."])
+    _print(arguments, fields, [difference or "same graph, same weights"])
     return OK if difference is None else DIFFERENT
 
 
 def _seal(arguments: argparse.Namespace) -> int:
-    from .seal import read_seal, seal
+    from .manifest import read_seal, seal
 
     path = seal(arguments.directory)
     sealed = read_seal(arguments.directory)
@@ -140,7 +142,7 @@ def _seal(arguments: argparse.Namespace) -> int:
 
 
 def _tag(arguments: argparse.Namespace) -> int:
-    from .check import expected_record
+    from .verdict import expected_record
 
     return _write(arguments, expected_record(arguments.model))
 
@@ -208,9 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    model_help = (
-        "an ONNX file, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
-    )
+    model_help = "an ONNX file, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
     artifact_help = "code.ro, a single-file library (.so, .tar), or the directory of a deployment"
 
     sub = command("digest", _digest, "print the digests of a model", "model.onnx")

@@ -8,14 +8,13 @@ one single-file ``*.so`` without a ``*.ro``. With a manifest, no file may differ
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .carriers import read_artifact, read_interface
+from .carriers import Interface, read_artifact, read_interface, read_record
 from .errors import ArtifactError
 from .hash_file import HASH_FILE_NAME, read_hash_file
+from .manifest import MANIFEST_NAME, verify_seal
 from .record import Record
-from .seal import MANIFEST_NAME, verify_seal
 
 LIBRARY_NAME = "lib.so"
 CODE_NAME = "code.ro"
@@ -39,6 +38,8 @@ class Deployment:
     records : dict of str to (Record or None)
         The record of each part that can have one, by the name of the part. The executable's comes
         first.
+    interface : Interface, optional
+        What the executable wants from outside.
     """
 
     directory: str
@@ -46,6 +47,7 @@ class Deployment:
     code: str | None
     constants: str | None
     records: dict[str, Record | None]
+    interface: Interface | None
 
     @classmethod
     def read(cls, directory: str | os.PathLike[str]) -> Deployment:
@@ -84,27 +86,28 @@ class Deployment:
         records: dict[str, Record | None] = {}
         executable = library if code is None else code
         artifact = read_artifact(os.path.join(directory, executable))
-        if not artifact.is_executable:
+        if not artifact.executable:
             raise ArtifactError(
-                f"{directory!r} is no deployment: expected one *.ro, found none, and {library!r} is "
-                f"a {artifact.kind}"
+                f"{directory!r} is no deployment: expected one *.ro, found none, and {library!r} "
+                f"is a {artifact.kind}"
             )
         records[executable] = artifact.record
-        if code is not None and read_artifact(os.path.join(directory, library)).is_executable:
+        if code is not None and read_artifact(os.path.join(directory, library)).executable:
             raise ArtifactError(
                 f"{directory!r} has two executables, {code!r} and the one in {library!r}: expected "
                 "the kernel library beside code.ro, or the single-file library alone"
             )
         has_constants = CONSTANTS_NAME in names
-        if artifact.late_bound and not has_constants:
+        interface = read_interface(os.path.join(directory, executable))
+        if interface and interface.late_bound and not has_constants:
             raise ArtifactError(
-                f"{directory!r} is incomplete: {executable!r} binds {artifact.late_bound} constants "
-                f"late, and the file {CONSTANTS_NAME!r} is missing"
+                f"{directory!r} is incomplete: {executable!r} binds {len(interface.late_bound)} "
+                f"constants late, and the file {CONSTANTS_NAME!r} is missing"
             )
         if has_constants:
-            constants = read_artifact(os.path.join(directory, CONSTANTS_NAME))
-            if constants.record is not None:
-                records[CONSTANTS_NAME] = constants.record
+            constants = read_record(os.path.join(directory, CONSTANTS_NAME))
+            if constants is not None:
+                records[CONSTANTS_NAME] = constants
         if HASH_FILE_NAME in names:
             records[HASH_FILE_NAME] = read_hash_file(os.path.join(directory, HASH_FILE_NAME))
         if MANIFEST_NAME in names:
@@ -119,6 +122,7 @@ class Deployment:
             path(code),
             path(CONSTANTS_NAME if has_constants else None),
             records,
+            interface,
         )
 
     @property
@@ -140,10 +144,6 @@ class Deployment:
             return None
         parts = [f"{name!r} is of {_model(self.records[name])}" for name in [first, *different]]
         return "the parts are of different models: " + ", ".join(parts)
-
-    def interface(self) -> Sequence[str] | None:
-        """Read the names of the parameters of ``main``."""
-        return read_interface(self.code or self.library)
 
 
 def _agree(record: Record, other: Record | None) -> bool:

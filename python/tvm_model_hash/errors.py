@@ -4,13 +4,12 @@
 Every message names what was found, what was expected and what to do about it.
 """
 
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .check import Verdict
+    from .verdict import Verdict
 
 
 class ModelHashError(ValueError):
@@ -49,8 +48,48 @@ class ArtifactError(ModelHashError):
     """A file or module is not the artifact it was taken for, or is truncated."""
 
 
+class UnknownArtifactError(ArtifactError):
+    """A file is of no form in which this package looks for a record."""
+
+
+class FixedRecordError(ArtifactError):
+    """The record of an artifact can be read, but not changed, where it lies."""
+
+
 class OutputError(ModelHashError):
     """A file cannot be written where it was asked for."""
+
+
+class SealError(ModelHashError):
+    """A directory cannot be sealed, or has no manifest that could be read."""
+
+
+class BrokenSealError(SealError):
+    """The files of a directory are not the ones that its manifest lists.
+
+    Parameters
+    ----------
+    message : str
+        What differs, file by file.
+    missing : tuple of str
+        Names of the files that the manifest lists and the directory has not.
+    extra : tuple of str
+        Names of the files that the directory has and the manifest does not list.
+    changed : tuple of str
+        Names of the files whose size or content is another.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        missing: tuple[str, ...] = (),
+        extra: tuple[str, ...] = (),
+        changed: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.extra = extra
+        self.changed = changed
 
 
 class BuildMismatchError(ModelHashError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 
 from .errors import InvalidHashError, OutputError
+from .files import open_regular, replacing
 from .record import RECORD_TAG, Record, check_model_hash
 
 HASH_FILE_NAME = "hash.txt"
@@ -73,9 +73,7 @@ def parse_hash(text: str, where: str) -> str:
     if match:
         return match[1].lower()
     found = repr(text if len(text) <= 100 else text[:100] + "...") if text.strip() else "empty"
-    raise InvalidHashError(
-        f"{where} is {found}, not a model hash: expected 64 hexadecimal digits"
-    )
+    raise InvalidHashError(f"{where} is {found}, not a model hash: expected 64 hexadecimal digits")
 
 
 def write_hash_file(directory: str | os.PathLike[str], model_hash: str) -> str:
@@ -106,38 +104,6 @@ def write_hash_file(directory: str | os.PathLike[str], model_hash: str) -> str:
             f"cannot write {HASH_FILE_NAME} into {directory!r}: it {found}, expected a directory"
         )
     path = os.path.join(directory, HASH_FILE_NAME)
-    replace_file(path, model_hash.encode("ascii"))
+    with replacing(path) as file:
+        file.write(model_hash.encode("ascii"))
     return path
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part.
-
-    Parameters
-    ----------
-    path : str
-        The file to create or replace.
-    data : bytes
-        Its content.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written; what was there is unchanged.
-    """
-    # In the same directory, because a rename is atomic within a file system only; opened here
-    # and not by tempfile, so that the file gets the permissions the user's umask asks for.
-    temporary = f"{path}.{secrets.token_hex(8)}.tmp"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path!r}: {error.strerror or error}") from error

@@ -163,6 +163,29 @@ class Record:
             raise RecordError(f"{_quote(text)} has no field 'model', which every record has")
         return cls(**digests, extra=tuple(extra))
 
+    @classmethod
+    def decode(cls, data: bytes) -> Record:
+        """Parse a record's bytes, as :meth:`parse` its text.
+
+        Parameters
+        ----------
+        data : bytes
+            The whole record.
+
+        Returns
+        -------
+        record : Record
+
+        Raises
+        ------
+        RecordError
+            If the bytes are not a record.
+        """
+        try:
+            return cls.parse(data.decode("ascii"))
+        except UnicodeDecodeError as error:
+            raise RecordError(f"the record has a byte that is not ASCII: {error}") from error
+
 
 def _check_size(text: str) -> None:
     # Characters are bytes in a record; other texts fail on their first wrong character.

@@ -21,15 +21,15 @@ import struct
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .errors import ArtifactError, DuplicateRecordError, RecordError
+from .errors import ArtifactError, DuplicateRecordError
 from .record import RECORD_TAG, Record
+from .serialized import Reader, View
 from .versions import RELAY_TVM_VERSIONS
 
 MAGIC = 0xD225DE2F4214151D
 
 # Far above what TVM writes, far below what would let a damaged length exhaust the memory.
 _MAX_DEVICES = 1024
-_MAX_STRING_BYTES = 64 * 1024
 
 _LISTED_DEVICE = re.compile(
     r"VM VirtualDevice\[[0-9]+\]: device type (-?[0-9]+), id (-?[0-9]+) and mem_scope (.*)"
@@ -75,7 +75,7 @@ class VMHeader:
             If the record is malformed, or there are several.
         """
         index = self._record_index()
-        return None if index is None else _parse_scope(self.devices[index].memory_scope)
+        return None if index is None else Record.decode(self.devices[index].memory_scope)
 
     def with_record(self, record: Record | None) -> VMHeader:
         """The same header with this record in place of the one it has, or with none.
@@ -140,7 +140,28 @@ def parse_header(code: bytes | bytearray | memoryview, source: str = "the code")
     ArtifactError
         If these are not the bytes of an executable of a supported TVM, or they are truncated.
     """
-    reader = _Reader(memoryview(code), source)
+    view = View(code)
+    return read_header(Reader(view, view.size, source))
+
+
+def read_header(reader: Reader) -> VMHeader:
+    """Read the header of a serialized Relay VM executable.
+
+    Parameters
+    ----------
+    reader : Reader
+        At the beginning of the executable; afterwards at the section of the globals.
+
+    Returns
+    -------
+    header : VMHeader
+
+    Raises
+    ------
+    ArtifactError
+        As :func:`parse_header`.
+    """
+    source = reader.source
     magic = reader.unpack("<Q", "magic number")
     if magic != MAGIC:
         raise ArtifactError(
@@ -153,7 +174,7 @@ def parse_header(code: bytes | bytearray | memoryview, source: str = "the code")
             f"{source} was written by TVM {version!r}; the layout is known for TVM "
             f"{', '.join(RELAY_TVM_VERSIONS)} only"
         )
-    count = reader.unpack("<Q", "device table")
+    count = reader.count("device table")
     if count > _MAX_DEVICES:
         raise ArtifactError(
             f"{source} is damaged: its device table has {count} entries, more than the limit of "
@@ -238,41 +259,5 @@ def _several_records(count: int) -> DuplicateRecordError:
     )
 
 
-def _parse_scope(scope: bytes) -> Record:
-    try:
-        return Record.parse(scope.decode("ascii"))
-    except UnicodeDecodeError as error:
-        raise RecordError(f"the record has a byte that is not ASCII: {error}") from error
-
-
 def _pack_string(data: bytes) -> bytes:
     return struct.pack("<Q", len(data)) + data
-
-
-class _Reader:
-    def __init__(self, data: memoryview, source: str) -> None:
-        self.data = data
-        self.source = source
-        self.position = 0
-
-    def take(self, size: int, section: str) -> memoryview:
-        left = len(self.data) - self.position
-        if size > left:
-            raise ArtifactError(
-                f"{self.source} is truncated in the {section} of the executable's header: "
-                f"expected {size} more bytes at offset {self.position}, found {left}"
-            )
-        self.position += size
-        return self.data[self.position - size : self.position]
-
-    def unpack(self, layout: str, section: str) -> int:
-        return struct.unpack(layout, self.take(struct.calcsize(layout), section))[0]
-
-    def string(self, section: str) -> bytes:
-        size = self.unpack("<Q", section)
-        if size > _MAX_STRING_BYTES:
-            raise ArtifactError(
-                f"{self.source} is damaged: a string in the {section} of the executable's header "
-                f"is {size} bytes long, more than the limit of {_MAX_STRING_BYTES}"
-            )
-        return bytes(self.take(size, section))

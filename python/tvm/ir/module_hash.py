@@ -8,6 +8,10 @@ from tvm_model_hash.record import Record, check_model_hash
 MODEL_HASH_ATTR = "model_hash"
 
 
+#: The attribute with the whole record, beside the hash.
+RECORD_ATTR = "model_hash_record"
+
+
 def get_record(mod):
     """Get the record that is to go into what is compiled from a module.
 
@@ -25,12 +29,26 @@ def get_record(mod):
     ------
     InvalidHashError
         If the attribute is not 64 lowercase hexadecimal digits.
+    RecordError
+        If the module's record is malformed.
+    HashConflictError
+        If the module's record is of another model than the attribute.
     """
     attrs = getattr(mod, "attrs", None)
     if not attrs or MODEL_HASH_ATTR not in attrs:
         return None
     value = attrs[MODEL_HASH_ATTR]
-    return Record(check_model_hash(value, f"the IRModule's attribute {MODEL_HASH_ATTR!r}"))
+    model_hash = check_model_hash(value, f"the IRModule's attribute {MODEL_HASH_ATTR!r}")
+    if RECORD_ATTR not in attrs:
+        return Record(model_hash)
+    record = Record.parse(str(attrs[RECORD_ATTR]))
+    if record.model != model_hash:
+        raise HashConflictError(
+            f"the IRModule's attribute {MODEL_HASH_ATTR!r} is {model_hash}, and its "
+            f"{RECORD_ATTR!r} is of model {record.model}: expected the same; set both, or remove "
+            f"the second with without_attr({RECORD_ATTR!r})"
+        )
+    return record
 
 
 def set_record(mod, record):
@@ -48,7 +66,7 @@ def set_record(mod, record):
     mod : tvm.IRModule
         The copy.
     """
-    return mod.with_attr(MODEL_HASH_ATTR, record.model)
+    return mod.with_attrs({MODEL_HASH_ATTR: record.model, RECORD_ATTR: str(record)})
 
 
 def copy_hash(source, target):
@@ -92,7 +110,7 @@ def copy_hash(source, target):
             f"the source module has no attribute {MODEL_HASH_ATTR!r} to copy: import its model "
             "with relay.frontend.from_onnx(..., get_hash=True)"
         )
-    if present not in (None, record):
+    if present is not None and present.model != record.model:
         raise HashConflictError(
             f"the target module has the hash {present.model} of another model than the source "
             f"module, {record.model}; remove it with without_attr({MODEL_HASH_ATTR!r}) if the "

@@ -7,6 +7,7 @@ where that is not built, by rewriting the serialized executable.
 """
 
 import ctypes
+import dataclasses
 import functools
 import os
 import warnings
@@ -15,14 +16,27 @@ from tvm._ffi import get_global_func
 from tvm.contrib.utils import TempDirectory
 
 import tvm_model_hash
-from tvm_model_hash.errors import ArtifactError, BuildMismatchError, NoHashError
+from tvm_model_hash import verdict
+from tvm_model_hash.carriers import read_record
+from tvm_model_hash.carriers.constants import trailer
+from tvm_model_hash.deployment import CODE_NAME, CONSTANTS_NAME, LIBRARY_NAME, Deployment
+from tvm_model_hash.errors import (
+    ArtifactError,
+    BuildMismatchError,
+    HashConflictError,
+    NoHashError,
+)
+from tvm_model_hash.files import new_directory
 from tvm_model_hash.hash_file import write_hash_file
 from tvm_model_hash.vm_header import record_from_listing, rewrite_record
 
-from .module import Module
-from .vm import Executable
+from .module import Module, load_module
+from .vm import Executable, VirtualMachine
 
 _SET_RECORD = "runtime.SetExecutableRecord"
+
+_move_late_bound_consts = Executable.move_late_bound_consts
+_load_late_bound_consts = Executable.load_late_bound_consts
 
 
 def get_record(exe):
@@ -84,7 +98,7 @@ def set_record(exe, record):
     BuildMismatchError
         If the C++ library was built for another TVM.
     """
-    if exe.mod.type_key != "VMExecutable":
+    if not _is_local(exe):
         raise ArtifactError(
             f"a record can be set in a local VM executable only, not in a module of type "
             f"{exe.mod.type_key!r}"
@@ -145,13 +159,176 @@ def save_hash(self, directory):
     """
     model_hash = get_hash(self)
     if model_hash is None:
-        raise NoHashError(
-            "the executable carries no model hash to save: import its model with "
-            "relay.frontend.from_onnx(..., get_hash=True)"
-        )
-    if isinstance(directory, TempDirectory):
-        directory = directory.temp_dir
-    return write_hash_file(directory, model_hash)
+        raise _no_hash()
+    return write_hash_file(_path(directory), model_hash)
+
+
+def check_hash(self, model_or_hash, exact=False):
+    """Check that this was compiled from a model.
+
+    Parameters
+    ----------
+    model_or_hash : onnx.ModelProto, tvm_model_hash.Record, str or os.PathLike
+        The model, the path of an ONNX file or of a ``hash.txt``, a model hash of 64 hexadecimal
+        digits, or a record.
+    exact : bool
+        Whether a model that is only equivalent (serialized differently, with the same graph and
+        the same weights) is refused too.
+
+    Returns
+    -------
+    verdict : tvm_model_hash.Verdict
+        A match, or equivalent.
+
+    Raises
+    ------
+    tvm_model_hash.ModelHashMismatch
+        If it was compiled from another model, or carries no hash; with the verdict on it.
+    tvm_model_hash.ModelHashError
+        If the model or the hash cannot be read.
+    """
+    return verdict.check(model_or_hash, self).require(exact)
+
+
+@functools.wraps(_move_late_bound_consts)
+def move_late_bound_consts(self, path, byte_limit):
+    _move_late_bound_consts(self, path, byte_limit)
+    # Behind RPC the path is one of the other machine, where the file stays as TVM wrote it.
+    record = get_record(self) if _is_local(self) else None
+    if record is not None:
+        with open(path, "ab") as file:
+            file.write(trailer(record))
+
+
+@functools.wraps(_load_late_bound_consts)
+def load_late_bound_consts(self, path, check_hash=True):
+    if check_hash and _is_local(self):
+        record = get_record(self)
+        constants = None if record is None else read_record(path)
+        if constants is not None:
+            found = verdict.compare(record, constants)
+            reason = f"the constants in {os.fspath(path)!r}: {found.reason}"
+            dataclasses.replace(found, reason=reason).require()
+    _load_late_bound_consts(self, path)
+
+
+def save(vm_exec, directory, byte_limit=None):
+    """Save a whole deployment: all of it, or nothing.
+
+    The directory is laid out as ONNX Runtime's TVM provider reads it: ``lib.so``, ``code.ro``,
+    ``hash.txt``, and ``consts`` with late-bound constants.
+
+    Parameters
+    ----------
+    vm_exec : Executable
+        An executable with a hash.
+    directory : str, os.PathLike or tvm.contrib.utils.TempDirectory
+        The directory to make; an empty one that exists is replaced.
+    byte_limit : int, optional
+        Constants of this size in bytes or more are bound late. By default they all stay in
+        ``code.ro``.
+
+    Returns
+    -------
+    directory : str
+        The path of the directory.
+
+    Raises
+    ------
+    tvm_model_hash.NoHashError
+        If the executable carries no hash.
+    tvm_model_hash.OutputError
+        If the directory is not empty, or cannot be written.
+    """
+    if get_hash(vm_exec) is None:
+        raise _no_hash()
+    with new_directory(_path(directory)) as temporary:
+        constants = os.path.join(temporary, CONSTANTS_NAME)
+        if byte_limit is not None:
+            move_late_bound_consts(vm_exec, constants, byte_limit)
+        try:
+            code, lib = vm_exec.save()
+            with open(os.path.join(temporary, CODE_NAME), "wb") as file:
+                file.write(code)
+            lib.export_library(os.path.join(temporary, LIBRARY_NAME))
+            save_hash(vm_exec, temporary)
+        finally:
+            if byte_limit is not None:
+                # The executable goes on working as it did before.
+                _load_late_bound_consts(vm_exec, constants)
+    return _path(directory)
+
+
+def load(directory, device, expected, memory_cfg=None):
+    """Check a deployment against a model, and only then load it.
+
+    No native code of a deployment that is refused is loaded.
+
+    Parameters
+    ----------
+    directory : str, os.PathLike or tvm.contrib.utils.TempDirectory
+        A directory as :func:`save` writes it.
+    device : tvm.runtime.Device or list of tvm.runtime.Device
+        The device or devices to run on.
+    expected : onnx.ModelProto, tvm_model_hash.Record, str or os.PathLike, or None
+        The model, as for :func:`check_hash`. None means: of whichever model it is, as long as its
+        parts are of one.
+    memory_cfg : str or dict, optional
+        As for ``VirtualMachine``.
+
+    Returns
+    -------
+    vm : VirtualMachine
+        Ready to run.
+
+    Raises
+    ------
+    tvm_model_hash.ModelHashMismatch
+        If the deployment is not of that model.
+    tvm_model_hash.HashConflictError
+        If no model is expected, and the parts are of different ones.
+    tvm_model_hash.ModelHashError
+        If the deployment or the model cannot be read, or a sealed file was changed.
+    """
+    directory = _path(directory)
+    if expected is not None:
+        verdict.check(expected, directory).require()
+    deployment = Deployment.read(directory)
+    if deployment.disagreement:
+        raise HashConflictError(f"{directory!r}: {deployment.disagreement}")
+    library = load_module(deployment.library)
+    if deployment.code is None:
+        vm_exec = Executable(library)
+    else:
+        with open(deployment.code, "rb") as file:
+            vm_exec = Executable.load_exec(file.read(), library)
+    if deployment.constants is not None:
+        load_late_bound_consts(vm_exec, deployment.constants)
+    return VirtualMachine(vm_exec, device, memory_cfg)
+
+
+@verdict.read.register(Executable)
+@verdict.read.register(VirtualMachine)
+@verdict.read.register(Module)
+def _read(artifact):
+    exe = getattr(artifact, "_exec", artifact)
+    exe = exe if isinstance(exe, Executable) else Executable(exe)
+    return verdict.Found(get_record(exe), lambda: exe.get_function_params("main"))
+
+
+def _is_local(exe):
+    return exe.mod.type_key == "VMExecutable"
+
+
+def _path(directory):
+    return directory.temp_dir if isinstance(directory, TempDirectory) else os.fspath(directory)
+
+
+def _no_hash():
+    return NoHashError(
+        "the executable carries no model hash to save: import its model with "
+        "relay.frontend.from_onnx(..., get_hash=True)"
+    )
 
 
 def _library_path():

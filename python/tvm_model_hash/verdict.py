@@ -8,7 +8,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,7 @@ def check(
         return Verdict(Status.MISMATCH, expected, record, found.disagreement)
     verdict = compare(expected, record)
     if verdict.status is Status.MISMATCH and record and expected.graph not in (None, record.graph):
-        difference = _interface_difference(model_or_hash, found.interface())
+        difference = _interface_difference(model_or_hash, found.names())
         if difference:
             return Verdict(Status.MISMATCH, expected, record, difference)
     return verdict
@@ -203,8 +203,8 @@ def expected_record(
             return Record(parse_hash(text, "the hash"))
         if not os.path.lexists(text):
             raise InvalidHashError(
-                f"{text!r} is neither a file nor a model hash: expected the path of an ONNX model or "
-                "of a hash.txt, 64 hexadecimal digits, or a record"
+                f"{text!r} is neither a file nor a model hash: expected the path of an ONNX model "
+                "or of a hash.txt, 64 hexadecimal digits, or a record"
             )
     if _is_text(text):
         return read_hash_file(text)
@@ -220,18 +220,15 @@ class Found:
     record : Record, optional
         The record, None where there is none.
     names : callable
-        Reads the names of the parameters of ``main``, None where the artifact does not say.
+        Reads the names of the parameters of ``main``, None where the artifact does not say; only
+        called where they matter.
     disagreement : str, optional
         One sentence, if the artifact has several parts that are not of one model.
     """
 
     record: Record | None
-    names: Any
+    names: Callable[[], Sequence[str] | None]
     disagreement: str | None = None
-
-    def interface(self) -> Sequence[str] | None:
-        """Read the names of the parameters of ``main``."""
-        return self.names()
 
 
 @functools.singledispatch
@@ -265,8 +262,15 @@ def _(artifact: str | os.PathLike[str]) -> Found:
 
     if os.path.isdir(artifact):
         deployment = Deployment.read(artifact)
-        return Found(deployment.record, deployment.interface, deployment.disagreement)
-    return Found(read_record(artifact), functools.partial(read_interface, artifact))
+        interface = deployment.interface
+        parameters = None if interface is None else interface.parameters
+        return Found(deployment.record, lambda: parameters, deployment.disagreement)
+
+    def names() -> Sequence[str] | None:
+        interface = read_interface(artifact)
+        return None if interface is None else interface.parameters
+
+    return Found(read_record(artifact), names)
 
 
 def _is_text(path: str) -> bool:

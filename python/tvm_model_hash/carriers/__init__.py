@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading and changing the record in an artifact on disk, without TVM and without loading it.
+
+A new carrier is a module here with a subclass of :class:`Carrier`, and its name in ``_CARRIERS``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from ..errors import ArtifactError, OutputError, RecordError, UnknownArtifactError
+from ..files import open_regular, replacing
+from ..library import OWN_FUNCTIONS
+from ..record import Record
+from ..vm_header import MAGIC
+from .base import Artifact, Carrier, Interface, Patch, Source
+from .constants import LateBoundConstants
+from .relay_vm import RelayVM
+
+__all__ = [
+    "Artifact",
+    "Carrier",
+    "Interface",
+    "Patch",
+    "Source",
+    "read_artifact",
+    "read_interface",
+    "read_record",
+    "write_record",
+]
+
+_CARRIERS: tuple[type[Carrier], ...] = (RelayVM, LateBoundConstants)
+
+_CHUNK_BYTES = 1024 * 1024
+
+# First bytes of files that are easily taken for an artifact.
+_OTHER_FILES = {
+    struct.pack(">Q", MAGIC): "a Relay VM executable in big-endian byte order, which is not "
+    "supported",
+}
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read what an artifact says about itself; constants are not read, however many there are.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        ``code.ro``, or a ``.so`` or ``.tar`` from ``export_library``. What it is is told by its
+        content, not by its name.
+
+    Returns
+    -------
+    artifact : Artifact
+        With ``kind`` ``"TVM library without an executable"`` and no record for the kernel
+        library that stands beside ``code.ro``.
+
+    Raises
+    ------
+    UnknownArtifactError
+        If the file is nothing that carries a record.
+    ArtifactError
+        If it cannot be read, or is damaged or truncated.
+    RecordError
+        If the record is malformed, or there are several.
+    """
+    with _open(path) as source:
+        carrier = _find(source)
+        if carrier is not None:
+            return carrier.artifact()
+        assert source.library is not None
+        kind = "TVM library without an executable"
+        module = source.library.root_module()
+        if module is not None and module.type_key != OWN_FUNCTIONS:
+            kind += f" (of type {module.type_key!r})"
+        return Artifact(source.path, kind, source.library.container, source.size)
+
+
+def read_record(path: str | os.PathLike[str]) -> Record | None:
+    """Read the record of an artifact.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        As in :func:`read_artifact`.
+
+    Returns
+    -------
+    record : Record or None
+        None if the artifact carries none, as the kernel library that stands beside ``code.ro``.
+
+    Raises
+    ------
+    UnknownArtifactError, ArtifactError, RecordError
+        As :func:`read_artifact`.
+    """
+    return read_artifact(path).record
+
+
+def read_interface(path: str | os.PathLike[str]) -> Interface | None:
+    """Read what an artifact's executable wants from outside.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        As in :func:`read_artifact`.
+
+    Returns
+    -------
+    interface : Interface or None
+        Names of the parameters of ``main``, and of the constants that are bound late; None if the
+        artifact holds no executable, or one without ``main``.
+
+    Raises
+    ------
+    UnknownArtifactError, ArtifactError, RecordError
+        As :func:`read_artifact`.
+    """
+    with _open(path) as source:
+        carrier = _find(source)
+        return None if carrier is None else carrier.interface()
+
+
+def write_record(
+    path: str | os.PathLike[str],
+    record: Record | None,
+    output: str | os.PathLike[str] | None = None,
+) -> str:
+    """Put a record into an artifact, replace the one there, or remove it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A ``code.ro``.
+    record : Record, optional
+        The record to have; None gives back the bytes that stock TVM writes.
+    output : str or os.PathLike, optional
+        The file to write, with the permissions of ``path``; by default ``path`` is replaced.
+
+    Returns
+    -------
+    path : str
+        The file that was written.
+
+    Raises
+    ------
+    FixedRecordError
+        If the artifact is one whose record cannot be changed, as in a library.
+    OutputError
+        If the file cannot be written, or is a symbolic link; nothing is changed.
+    UnknownArtifactError, ArtifactError, RecordError
+        As :func:`read_artifact`.
+    """
+    if record is not None and not isinstance(record, Record):
+        raise RecordError(
+            f"expected a Record to write, found {type(record).__name__}: Record.parse makes one "
+            "from its text"
+        )
+    target = os.fsdecode(path if output is None else output)
+    if os.path.islink(target):
+        raise OutputError(
+            f"cannot write {target!r}: it is a symbolic link, which would be replaced by a file. "
+            f"Name the file itself: {os.path.realpath(target)!r}"
+        )
+    with _open(path) as source:
+        carrier = _find(source)
+        if carrier is None:
+            raise UnknownArtifactError(
+                f"{source.name} holds no executable, and so has no place for a record: the record "
+                "belongs into the code.ro beside it"
+            )
+        patch = carrier.patch(record)
+        mode = stat.S_IMODE(os.fstat(source.file.fileno()).st_mode)
+        with replacing(target, mode) as file:
+            _copy(source, 0, patch.start, file)
+            file.write(patch.data)
+            _copy(source, patch.end, source.size, file)
+    return target
+
+
+@contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[Source]:
+    path = os.fsdecode(path)
+    with open_regular(path) as file:
+        try:
+            yield Source(path, file)
+        except RecordError as error:
+            raise type(error)(f"{path!r}: {error}") from error
+        except OSError as error:
+            raise ArtifactError(f"cannot read {path!r}: {error.strerror or error}") from error
+
+
+def _find(source: Source) -> Carrier | None:
+    """The carrier of an artifact; None for a library of TVM's that no carrier is for."""
+    if not source.size:
+        raise UnknownArtifactError(f"{source.name} is empty, expected an artifact that TVM wrote")
+    for cls in _CARRIERS:
+        carrier = cls.find(source)
+        if carrier is not None:
+            return carrier
+    if source.library is not None:
+        if source.library.is_from_tvm():
+            return None
+        raise UnknownArtifactError(
+            f"{source.name} is a {source.library.container} that is not from TVM: it has none of "
+            "the symbols that TVM's loader looks for"
+        )
+    found = _OTHER_FILES.get(
+        source.head[:8], f"not an artifact: it begins with {source.head.hex(' ')}"
+    )
+    raise UnknownArtifactError(
+        f"{source.name} is {found}. Expected code.ro, or a .so or .tar from export_library"
+    )
+
+
+def _copy(source: Source, start: int, end: int, target: BinaryIO) -> None:
+    source.file.seek(start)
+    while start < end:
+        data = source.file.read(min(_CHUNK_BYTES, end - start))
+        if not data:
+            raise ArtifactError(f"{source.name} has become shorter while it was copied")
+        target.write(data)
+        start += len(data)

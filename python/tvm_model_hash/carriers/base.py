@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a carrier is: the place in an artifact where the record lies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import BinaryIO, NamedTuple
+
+from ..library import Library, open_library
+from ..record import Record
+from ..vm_header import VirtualDevice
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What there is to say about an artifact without loading it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    kind : str
+        What it holds, for example ``"Relay VM executable"``.
+    container : str
+        In what: ``"file"``, ``"shared library"``, ``"object file"`` or ``"tar"``.
+    size : int
+        Size of the file, in bytes.
+    record : Record, optional
+        The record, None where there is none.
+    tvm_version : str, optional
+        The version of the TVM that wrote it, where the artifact says so.
+    devices : tuple of VirtualDevice
+        The device table of a VM executable, without the record's entry.
+    executable : bool
+        Whether it is what was compiled of the model, and not a part beside that.
+    """
+
+    path: str
+    kind: str
+    container: str
+    size: int
+    record: Record | None = None
+    tvm_version: str | None = None
+    devices: tuple[VirtualDevice, ...] = ()
+    executable: bool = False
+
+
+class Interface(NamedTuple):
+    """What an executable wants from outside: names of parameters, and of constants."""
+
+    parameters: tuple[str, ...]
+    late_bound: tuple[str, ...]
+
+
+class Source:
+    """A file that was opened to look for a record in it.
+
+    Parameters
+    ----------
+    path : str
+        The file's path.
+    file : file object
+        The file, opened for reading bytes; it can seek.
+    """
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self.path = path
+        self.name = repr(path)
+        self.file = file
+        self.size = file.seek(0, 2)
+        file.seek(0)
+        self.head = file.read(16)
+
+    @cached_property
+    def library(self) -> Library | None:
+        """The file as a library, None if it is no library."""
+        return open_library(self.file, self.size, self.name)
+
+
+class Patch(NamedTuple):
+    """A change of one range of a file's bytes."""
+
+    start: int
+    end: int
+    data: bytes
+
+
+class Carrier(ABC):
+    """A carrier in one artifact. Its subclasses are the carriers that there are."""
+
+    @classmethod
+    @abstractmethod
+    def find(cls, source: Source) -> Carrier | None:
+        """Find out by the content whether this is the carrier of an artifact.
+
+        Parameters
+        ----------
+        source : Source
+            The artifact.
+
+        Returns
+        -------
+        carrier : Carrier or None
+            None for artifacts that other carriers are for. With an artifact that may have a
+            record here and has none, a carrier.
+        """
+
+    @abstractmethod
+    def artifact(self) -> Artifact:
+        """Read the record, and what else is to be shown.
+
+        Returns
+        -------
+        artifact : Artifact
+
+        Raises
+        ------
+        ArtifactError
+            If the artifact is damaged.
+        RecordError
+            If the record is malformed.
+        """
+
+    @abstractmethod
+    def interface(self) -> Interface | None:
+        """Read the names of the parameters of ``main``, and of late-bound constants.
+
+        Returns
+        -------
+        interface : Interface or None
+            None where the artifact does not say.
+
+        Raises
+        ------
+        ArtifactError
+            If the artifact is damaged.
+        """
+
+    @abstractmethod
+    def patch(self, record: Record | None) -> Patch:
+        """Say how the file has to be changed.
+
+        Parameters
+        ----------
+        record : Record, optional
+            The record that it is to have; None removes the one there is.
+
+        Returns
+        -------
+        patch : Patch
+
+        Raises
+        ------
+        FixedRecordError
+            If a record cannot be changed in such an artifact.
+        """

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trailer of a file of late-bound constants.
+
+The file is a list of tensors, as ``runtime::SaveParams`` of TVM writes it. TVM's reader stops after
+the last one, and behind that stands the record, as a string.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ..errors import RecordError
+from ..record import MAX_RECORD_BYTES, Record
+from ..serialized import Reader, damaged, skip_tensor
+from .base import Artifact, Carrier, Interface, Patch, Source
+
+_MAGIC = struct.pack("<Q", 0xF7E58D4F05049CB7)
+
+
+class LateBoundConstants(Carrier):
+    """A file of late-bound constants.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        reader = Reader(source.file, source.size, source.name, part="list of constants")
+        reader.skip(len(_MAGIC) + 8, "beginning")  # magic number, reserved
+        names = [reader.string("names") for _ in range(reader.count("names"))]
+        if reader.count("tensors") != len(names):
+            raise damaged(reader, f"there are {len(names)} names, and not as many tensors")
+        for _ in names:
+            skip_tensor(reader, "tensors")
+        self._end = reader.position
+        self._trailer = reader
+
+    @classmethod
+    def find(cls, source: Source) -> LateBoundConstants | None:
+        """Recognize a list of tensors."""
+        return cls(source) if source.head.startswith(_MAGIC) else None
+
+    def artifact(self) -> Artifact:
+        """Read the record behind the last tensor."""
+        return Artifact(
+            self._source.path,
+            "late-bound constants",
+            "file",
+            self._source.size,
+            self._record(),
+        )
+
+    def interface(self) -> Interface | None:
+        """There is none."""
+        return None
+
+    def patch(self, record: Record | None) -> Patch:
+        """Replace what stands behind the last tensor."""
+        self._record()  # so that nothing is lost that is none
+        return Patch(self._end, self._source.size, trailer(record) if record else b"")
+
+    def _record(self) -> Record | None:
+        reader = self._trailer
+        reader.position = self._end
+        left = self._source.size - self._end
+        if not left:
+            return None
+        if left > MAX_RECORD_BYTES + 8 or reader.count("record") != left - 8:
+            raise RecordError(
+                f"{left} bytes stand behind the last constant, which are no record: expected its "
+                "length and its text, or nothing"
+            )
+        return Record.decode(reader.take(left - 8, "record"))
+
+
+def trailer(record: Record) -> bytes:
+    """Serialize a record as it stands behind the last constant.
+
+    Parameters
+    ----------
+    record : Record
+        The record.
+
+    Returns
+    -------
+    trailer : bytes
+        What is to be appended to a file of constants without a record.
+    """
+    text = str(record).encode("ascii")
+    return struct.pack("<Q", len(text)) + text

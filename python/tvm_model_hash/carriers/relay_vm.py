@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The header of a Relay VM executable: in ``code.ro``, or inside a library.
+
+Which sections follow the header is in TVM's src/runtime/vm/executable.cc.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ..errors import FixedRecordError
+from ..record import Record
+from ..serialized import Reader, damaged, skip_tensor
+from ..vm_header import MAGIC, VMHeader, read_header
+from .base import Artifact, Carrier, Interface, Patch, Source
+
+_MAGIC = struct.pack("<Q", MAGIC)
+_TYPE_KEY = "VMExecutable"
+_IMMEDIATE, _LATE_BOUND = 0, 1
+_INDEX_BYTES = 8
+
+
+class RelayVM(Carrier):
+    """A Relay VM executable.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    reader : Reader
+        At the beginning of the executable.
+    container : str
+        What the executable lies in.
+    """
+
+    def __init__(self, source: Source, reader: Reader, container: str) -> None:
+        self._source = source
+        self._container = container
+        self._header: VMHeader = read_header(reader)
+        self._sections = reader
+
+    @classmethod
+    def find(cls, source: Source) -> RelayVM | None:
+        """Recognize ``code.ro``, and a library whose root module is an executable."""
+        if source.head.startswith(_MAGIC):
+            return cls(source, Reader(source.file, source.size, source.name), "file")
+        module = source.library.root_module() if source.library else None
+        if source.library is None or module is None or module.type_key != _TYPE_KEY:
+            return None
+        outer = module.reader
+        size = outer.count("size of the VM executable")
+        start = outer.start + outer.position
+        outer.skip(size, "VM executable")
+        return cls(source, Reader(outer.file, size, source.name, start), source.library.container)
+
+    def artifact(self) -> Artifact:
+        """Read the record, the version and the devices."""
+        return Artifact(
+            self._source.path,
+            "Relay VM executable",
+            self._container,
+            self._source.size,
+            self._header.record,
+            self._header.version,
+            self._header.with_record(None).devices,
+            executable=True,
+        )
+
+    def interface(self) -> Interface | None:
+        """Read the names of the parameters of ``main``, and of late-bound constants."""
+        reader = self._sections
+        reader.position, reader.part = self._header.size, "executable"
+        _skip_strings(reader, "globals")
+        constants = [_constant(reader) for _ in range(reader.count("constants"))]
+        late_bound = tuple(name for name in constants if name is not None)
+        _skip_array(reader, "constants")
+        _skip_strings(reader, "names of primitives")
+        for _ in range(reader.count("attributes of primitives")):
+            reader.skip(_INDEX_BYTES, "attributes of primitives")
+            for _ in range(reader.count("attributes of primitives")):
+                _skip_string(reader, "attributes of primitives")
+                _skip_string(reader, "attributes of primitives")
+        for _ in range(reader.count("code")):
+            # The function's name, and the numbers of its registers and of its instructions.
+            name, _, instructions = _strings(reader, "code", 3)
+            parameters = _strings(reader, "code")
+            if name == "main":
+                return Interface(tuple(parameters), late_bound)
+            _skip_array(reader, "code")
+            for _ in range(_number(reader, instructions)):
+                _skip_array(reader, "code")
+        return None
+
+    def patch(self, record: Record | None) -> Patch:
+        """Replace the header of ``code.ro``."""
+        if self._container != "file":
+            raise FixedRecordError(
+                f"the record in {self._source.name} cannot be changed: it lies inside a "
+                f"{self._container}, where everything behind it has its place. Change it in "
+                "code.ro, or set it on the executable and export the library again"
+            )
+        return Patch(0, self._header.size, self._header.with_record(record).to_bytes())
+
+
+def _skip_string(reader: Reader, section: str) -> None:
+    reader.skip(reader.count(section), section)
+
+
+def _skip_strings(reader: Reader, section: str) -> None:
+    for _ in range(reader.count(section)):
+        _skip_string(reader, section)
+
+
+def _skip_array(reader: Reader, section: str) -> None:
+    reader.skip(_INDEX_BYTES * reader.count(section), section)
+
+
+def _constant(reader: Reader) -> str | None:
+    """Go over a constant; the name of a late-bound one."""
+    section = "constants"
+    tag = reader.unpack("<I", section)
+    if tag == _LATE_BOUND:
+        return reader.string(section).decode("utf-8", "replace")
+    if tag != _IMMEDIATE:
+        raise damaged(reader, f"a constant has the tag {tag}, expected 0 or 1")
+    skip_tensor(reader, section)
+    return None
+
+
+def _strings(reader: Reader, section: str, expected: int | None = None) -> list[str]:
+    count = reader.count(section)
+    if expected not in (None, count):
+        raise damaged(reader, f"a function has {count} fields, expected {expected}")
+    return [reader.string(section).decode("utf-8", "replace") for _ in range(count)]
+
+
+def _number(reader: Reader, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise damaged(reader, f"a function has {text!r} instructions, expected a number")
+    return int(text)

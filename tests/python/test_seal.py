@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+import hashlib
+import os
+import shutil
+import subprocess
+
+import pytest
+from artifacts import build, compile_model, models, run_python, sha256
+
+from tvm_model_hash import carriers
+from tvm_model_hash.errors import (
+    ArtifactError,
+    BrokenSealError,
+    HashConflictError,
+    ModelHashError,
+    OutputError,
+    SealError,
+)
+from tvm_model_hash.record import Record
+from tvm_model_hash.seal import SealedFile, read_seal, seal, verify_seal
+
+RECORD = Record("0123456789abcdef" * 4, "a" * 64, "b" * 64)
+
+
+@pytest.fixture(scope="session")
+def built():
+    return build()
+
+
+@pytest.fixture
+def deployment(built, tmp_path):
+    """A directory as save() and export_library leave it, with a directory in it."""
+    directory = tmp_path / "deployment"
+    (directory / "data").mkdir(parents=True)
+    for name in ("lib.so", "consts"):
+        shutil.copy(built / "small" / name, directory)
+    shutil.copy(built / "small/late.ro", directory / "code.ro")
+    (directory / "hash.txt").write_text(sha256(models()["small"]))
+    (directory / "data/labels.txt").write_text("cat\ndog\n")
+    return directory
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    directory = tmp_path / "tiny"
+    (directory / "b").mkdir(parents=True)
+    (directory / "a").write_bytes(b"first")
+    (directory / "b/c").write_bytes(b"")
+    return directory
+
+
+def sha256sum(directory):
+    command = ["sha256sum", "-c", "--strict", "--quiet", "SHA256SUMS"]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True)
+
+
+def seal_with(directory, old, new):
+    """Change the manifest, and write the digest that it then has to have."""
+    body, last, _ = (directory / "SHA256SUMS").read_text().rpartition("# sha256 of")
+    assert old in body
+    body = body.replace(old, new)
+    last += f" the lines above: {hashlib.sha256(body.encode()).hexdigest()}\n"
+    (directory / "SHA256SUMS").write_text(body + last)
+
+
+def test_the_manifest(tiny):
+    carriers_record = seal(tiny)
+    assert carriers_record == str(tiny / "SHA256SUMS")
+    body = (
+        "# tvm-model-hash seal/1\n"
+        "# record: none\n"
+        "# 5 bytes:\n"
+        f"{hashlib.sha256(b'first').hexdigest()}  a\n"
+        "# 0 bytes:\n"
+        f"{hashlib.sha256(b'').hexdigest()}  b/c\n"
+    )
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    expected = f"{body}# sha256 of the lines above: {digest}\n"
+    assert (tiny / "SHA256SUMS").read_bytes() == expected.encode()
+
+
+def test_a_deployment_is_sealed(deployment):
+    seal(deployment)
+    found = verify_seal(deployment)
+    assert found == read_seal(deployment)
+    assert found.record == Record(sha256(models()["small"]))
+    names = ["code.ro", "consts", "data/labels.txt", "hash.txt", "lib.so"]
+    assert found.files == tuple(
+        SealedFile(
+            name,
+            (deployment / name).stat().st_size,
+            hashlib.sha256((deployment / name).read_bytes()).hexdigest(),
+        )
+        for name in names
+    )
+    checked = sha256sum(deployment)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_a_seal_is_made_and_verified_without_tvm(deployment):
+    code = """
+import tvm_model_hash
+tvm_model_hash.seal(sys.argv[1])
+print(tvm_model_hash.verify_seal(sys.argv[1]).record)
+"""
+    assert run_python(code, deployment) == f"{Record(sha256(models()['small']))}\n"
+
+
+def test_unchanged_when_sealed_again(deployment):
+    seal(deployment)
+    first = (deployment / "SHA256SUMS").read_bytes()
+    for path in sorted(deployment.glob("*o*")):  # the directory lists them in another order
+        path.rename(path.with_suffix(".moved"))
+        shutil.copy(path.with_suffix(".moved"), path)
+        path.with_suffix(".moved").unlink()
+    seal(deployment)
+    assert (deployment / "SHA256SUMS").read_bytes() == first
+    assert b"SHA256SUMS" not in first
+    assert not list(deployment.glob("*.tmp"))
+
+
+def test_resealing_follows_the_files(tiny):
+    seal(tiny)
+    (tiny / "a").write_bytes(b"second")
+    with pytest.raises(BrokenSealError):
+        verify_seal(tiny)
+    seal(tiny)
+    verify_seal(tiny)
+
+
+def test_a_manifest_further_down_is_a_file(tiny):
+    seal(tiny / "b")
+    seal(tiny)
+    assert [file.name for file in verify_seal(tiny).files] == ["a", "b/SHA256SUMS", "b/c"]
+
+
+def test_differences_are_named(deployment):
+    seal(deployment)
+    digest = hashlib.sha256(b"cat\ndog\n").hexdigest()
+    (deployment / "data/labels.txt").write_text("dog\ncat\n")
+    (deployment / "consts").unlink()
+    (deployment / "data/more").mkdir()
+    (deployment / "data/more/new.txt").write_text("")
+    with pytest.raises(BrokenSealError) as caught:
+        verify_seal(deployment)
+    assert caught.value.missing == ("consts",)
+    assert caught.value.extra == ("data/more/new.txt",)
+    assert caught.value.changed == ("data/labels.txt",)
+    found = hashlib.sha256(b"dog\ncat\n").hexdigest()
+    assert str(caught.value) == (
+        f"the files in {str(deployment)!r} are not the ones that were sealed: 'consts' is missing; "
+        "'data/more/new.txt' is not in the manifest; 'data/labels.txt' is changed: expected 8 "
+        f"bytes with SHA-256 {digest}, found 8 with {found}"
+    )
+
+
+def test_a_wrong_size_is_a_change(tiny):
+    seal(tiny)
+    seal_with(tiny, "# 5 bytes", "# 6 bytes")
+    with pytest.raises(BrokenSealError, match="expected 6 bytes .* found 5"):
+        verify_seal(tiny)
+
+
+def test_every_flipped_bit_is_found(tiny):
+    seal(tiny)
+    for name in ("SHA256SUMS", "a"):
+        data = (tiny / name).read_bytes()
+        for bit in range(8 * len(data)):
+            damaged = bytearray(data)
+            damaged[bit // 8] ^= 1 << bit % 8
+            (tiny / name).write_bytes(damaged)
+            with pytest.raises(SealError):
+                verify_seal(tiny)
+        (tiny / name).write_bytes(data)
+        verify_seal(tiny)
+
+
+def test_a_flipped_bit_in_an_artifact_is_found(deployment):
+    seal(deployment)
+    for path in deployment.glob("*.*"):
+        data = path.read_bytes()
+        for bit in (0, 4 * len(data), 8 * len(data) - 1):
+            damaged = bytearray(data)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            with pytest.raises(BrokenSealError) as caught:
+                verify_seal(deployment)
+            assert caught.value.changed == (path.name,)
+            assert sha256sum(deployment).returncode == 1
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", " a", "a ", "*a", "#a", "-a", "ä", "中", "a'b", "a:b", "(a) = b", "--", "..a"]
+)
+def test_sha256sum_reads_the_names(tmp_path, name):
+    (tmp_path / name).write_text(name)
+    seal(tmp_path)
+    verify_seal(tmp_path)
+    checked = sha256sum(tmp_path)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    (tmp_path / name).write_text("other")
+    assert sha256sum(tmp_path).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a\\b", "a\nb", "a\rb", "a\tb", "\x1b[2J", "-", b"\xff", "\u202ea"]
+)
+def test_a_name_that_no_manifest_can_hold_is_refused(tmp_path, name):
+    (tmp_path / os.fsdecode(name)).write_text("")
+    with pytest.raises(SealError, match="cannot stand in a manifest"):
+        seal(tmp_path)
+    assert not (tmp_path / "SHA256SUMS").exists()
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "b/../a", "./a", "b//c", ".."])
+def test_a_manifest_that_leads_elsewhere_is_refused(tiny, name):
+    (tiny / "a").unlink()
+    seal(tiny)
+    seal_with(tiny, "  b/c\n", f"  {name}\n")
+    with pytest.raises(SealError, match=f"the name '{name}' cannot stand in a manifest"):
+        verify_seal(tiny)
+
+
+@pytest.mark.parametrize("target", ["a", "b", "/etc/passwd", "nowhere"])
+def test_a_symbolic_link_is_refused(tiny, target):
+    seal(tiny)
+    (tiny / "link").symlink_to(target)
+    for use in (seal, verify_seal):
+        with pytest.raises(SealError, match="'link' in .* is a symbolic link"):
+            use(tiny)
+
+
+def test_a_file_or_manifest_that_became_a_link_is_refused(tiny, tmp_path):
+    seal(tiny)
+    (tiny / "a").rename(tmp_path / "a")
+    (tiny / "a").symlink_to(tmp_path / "a")
+    with pytest.raises(SealError, match="'a' in .* is a symbolic link"):
+        verify_seal(tiny)
+    (tiny / "a").unlink()
+    (tmp_path / "a").rename(tiny / "a")
+    (tiny / "SHA256SUMS").rename(tmp_path / "sums")
+    (tiny / "SHA256SUMS").symlink_to(tmp_path / "sums")
+    with pytest.raises(SealError, match="it is a symbolic link"):
+        verify_seal(tiny)
+
+
+def test_what_is_no_file_is_refused(tiny):
+    os.mkfifo(tiny / "fifo")
+    with pytest.raises(SealError, match="'fifo' in .* is neither file nor directory"):
+        seal(tiny)
+
+
+def test_there_has_to_be_something(tmp_path):
+    with pytest.raises(SealError, match="there is no file in it"):
+        seal(tmp_path)
+    for use in (seal, verify_seal):
+        with pytest.raises(SealError, match="No such file"):
+            use(tmp_path / "none")
+    with pytest.raises(SealError, match="there is no manifest to check by"):
+        verify_seal(tmp_path)
+
+
+def test_the_lines_of_a_manifest(tiny):
+    seal(tiny)
+    data = (tiny / "SHA256SUMS").read_text()
+    found = {
+        "": "it begins with ''",
+        "x" + data: "it begins with 'x# tvm",
+        data + "\n": "its last line is not",
+        data[:-1]: "its last line is not",
+        data[: data.index("# 0 bytes")]: "its last line is not",
+    }
+    for text, message in found.items():
+        (tiny / "SHA256SUMS").write_text(text)
+        with pytest.raises(SealError, match=message):
+            verify_seal(tiny)
+    changes = {
+        ("# record: none\n", ""): "its second line is not the record's",
+        ("# record: none", "# record: model-hash/1"): "has no field 'model'",
+        ("# 5 bytes:\n", ""): "expected the lines of a file, found '",
+        ("# 5 bytes", "# 05 bytes"): "not in the form",
+        ("  b/c", "  A"): "not sorted",
+        ("  b/c", "  a"): "not sorted, or one is listed twice",
+        ("seal/1", "seal/2"): "it begins with '# tvm-model-hash seal/2', expected",
+    }
+    for (old, new), message in changes.items():
+        (tiny / "SHA256SUMS").write_text(data)
+        seal_with(tiny, old, new)
+        with pytest.raises(SealError, match=message):
+            verify_seal(tiny)
+
+
+def test_files_of_different_models_are_not_sealed(deployment):
+    seal(deployment)
+    before = (deployment / "SHA256SUMS").read_bytes()
+    carriers.write_record(deployment / "code.ro", RECORD, deployment / "other.ro")
+    with pytest.raises(HashConflictError, match=r"'code\.ro' carries .*'other\.ro' carries"):
+        seal(deployment)
+    assert (deployment / "SHA256SUMS").read_bytes() == before
+
+
+def test_a_damaged_artifact_is_not_sealed(deployment):
+    data = (deployment / "lib.so").read_bytes()
+    (deployment / "lib.so").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ArtifactError, match="truncated"):
+        seal(deployment)
+
+
+def test_a_record_further_down_counts(tiny):
+    code = compile_model(models()["small"]).save()[0]
+    (tiny / "b/code.ro").write_bytes(code)
+    carriers.write_record(tiny / "b/code.ro", RECORD)
+    seal(tiny)
+    assert verify_seal(tiny).record == RECORD
+
+
+def test_a_manifest_that_cannot_be_written_is_an_error(tiny):
+    (tiny / "SHA256SUMS").mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        seal(tiny)
+    assert sorted(path.name for path in tiny.iterdir()) == ["SHA256SUMS", "a", "b"]
+    assert issubclass(OutputError, ModelHashError)
