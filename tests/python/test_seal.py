@@ -17,7 +17,7 @@ from tvm_model_hash.errors import (
     SealError,
 )
 from tvm_model_hash.record import Record
-from tvm_model_hash.seal import SealedFile, read_seal, seal, verify_seal
+from tvm_model_hash.manifest import SealedFile, read_seal, seal, verify_seal
 
 RECORD = Record("0123456789abcdef" * 4, "a" * 64, "b" * 64)
 
@@ -51,7 +51,7 @@ def tiny(tmp_path):
 
 def sha256sum(directory):
     command = ["sha256sum", "-c", "--strict", "--quiet", "SHA256SUMS"]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
 
 
 def seal_with(directory, old, new):
