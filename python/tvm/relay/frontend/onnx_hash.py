@@ -3,8 +3,10 @@
 
 import functools
 import inspect
+import warnings
 
-from tvm_model_hash.digest import model_hash
+from tvm_model_hash.digest import model_hash, model_record
+from tvm_model_hash.errors import InvalidModelError
 from tvm_model_hash.record import Record
 
 from ...ir.module_hash import set_record
@@ -23,9 +25,22 @@ def from_onnx(model, *args, get_hash=False, **kwargs):
     if not get_hash:
         return _from_onnx(model, *args, **kwargs)
     # Before the conversion, which changes the model: it fills in names of nodes, for example.
-    record = Record(model_hash(model))
+    record = _record(model)
     mod, params = _from_onnx(model, *args, **kwargs)
     return set_record(mod, record), params
+
+
+def _record(model):
+    try:
+        return model_record(model)
+    except InvalidModelError as error:
+        # Whether such a model can be imported is for the importer to say. Its hash is defined.
+        warnings.warn(
+            f"the record has the model's hash alone, and no digests of graph and weights: {error}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return Record(model_hash(model))
 
 
 def _document():
