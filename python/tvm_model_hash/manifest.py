@@ -94,7 +94,7 @@ def seal(directory: str | os.PathLike[str]) -> str:
         If the manifest can't be written; the one there is unchanged.
     """
     directory = os.fsdecode(directory)
-    records: dict[Record, str] = {}
+    found: dict[str, tuple[Record, str]] = {}  # by model
     files = []
     for name in sorted(_names(directory)):
         path = os.path.join(directory, name)
@@ -104,17 +104,18 @@ def seal(directory: str | os.PathLike[str]) -> str:
         except UnknownArtifactError:
             continue
         if record is not None:
-            records.setdefault(record, name)
+            found.setdefault(record.model, (record, name))
     if not files:
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
-    if len(records) > 1:
-        found = "; ".join(f"{name!r} carries '{record}'" for record, name in records.items())
+    if len(found) > 1:
+        models = "; ".join(f"{name!r} carries '{record}'" for record, name in found.values())
         raise HashConflictError(
-            f"cannot seal {directory!r}: its files are of different models, expected one: {found}"
+            f"cannot seal {directory!r}: its files are of different models, expected one: {models}"
         )
     path = os.path.join(directory, MANIFEST_NAME)
     with replacing(path) as file:
-        file.write(str(Seal(next(iter(records), None), tuple(files))).encode())
+        record = next(iter(found.values()))[0] if found else None
+        file.write(str(Seal(record, tuple(files))).encode())
     return path
 
 

@@ -16,8 +16,8 @@ from tvm_model_hash.errors import (
     OutputError,
     SealError,
 )
-from tvm_model_hash.record import Record
 from tvm_model_hash.manifest import SealedFile, read_seal, seal, verify_seal
+from tvm_model_hash.record import Record
 
 RECORD = Record("0123456789abcdef" * 4, "a" * 64, "b" * 64)
 

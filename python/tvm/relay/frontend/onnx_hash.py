@@ -5,7 +5,7 @@ import functools
 import inspect
 import warnings
 
-from tvm_model_hash.digest import model_hash, model_record
+from tvm_model_hash.digest import check_model_type, model_hash, model_record
 from tvm_model_hash.errors import InvalidModelError
 from tvm_model_hash.record import Record
 
@@ -31,6 +31,7 @@ def from_onnx(model, *args, get_hash=False, **kwargs):
 
 
 def _record(model):
+    check_model_type(model)  # the digests would take a path as well
     try:
         return model_record(model)
     except InvalidModelError as error:
