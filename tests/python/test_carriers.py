@@ -388,7 +388,7 @@ def test_damaged_sections_are_named(code):
     damages = {
         "a constant has the tag 7": _edited(data, (tag, struct.pack("<I", 7) + tensor)),
         "a tensor begins with 0x": _edited(data, (tag, tag[:-1] + b"\0")),
-        "a constant has -1 dimensions": _edited(
+        "a tensor has -1 dimensions": _edited(
             data,
             (
                 tensor + struct.pack("<Qiii", 0, 1, 0, 2),

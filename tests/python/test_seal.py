@@ -16,6 +16,7 @@ from tvm_model_hash.errors import (
     OutputError,
     SealError,
 )
+from tvm_model_hash.digest import model_record
 from tvm_model_hash.manifest import SealedFile, read_seal, seal, verify_seal
 from tvm_model_hash.record import Record
 
@@ -83,7 +84,7 @@ def test_a_deployment_is_sealed(deployment):
     seal(deployment)
     found = verify_seal(deployment)
     assert found == read_seal(deployment)
-    assert found.record == Record(sha256(models()["small"]))
+    assert found.record == model_record(models()["small"])
     names = ["code.ro", "consts", "data/labels.txt", "hash.txt", "lib.so"]
     assert found.files == tuple(
         SealedFile(
