@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
+
 import tvm
 from tvm import relay
 

@@ -16,8 +16,9 @@ import tracemalloc
 import numpy as np
 import onnx
 import pytest
-import tvm
 from artifacts import BIG, build, compile_model, dense, models, run, run_python, sha256, write_all
+
+import tvm
 from tvm.runtime.vm_hash import set_record
 from tvm_model_hash import carriers
 from tvm_model_hash.carriers import Carrier, Patch, RelayVM
@@ -140,6 +141,14 @@ def test_the_size_of_constants_does_not_matter(built, monkeypatch, read, name):
         assert (built / "big" / name).stat().st_size > 16 * 4 * BIG
     assert 0 < counts[0] < 64 * 1024
     assert counts[1] < counts[0] + 4096
+
+
+def test_an_archive_is_decompressed_once(built, monkeypatch):
+    monkeypatch.setattr(carriers, "open_regular", lambda path: io.BufferedReader(_Counting(path)))
+    _Counting.count = 0
+    path = built / "big/single.tar"
+    carriers.read_record(path)
+    assert _Counting.count < 1.1 * path.stat().st_size
 
 
 def test_an_archive_is_not_unpacked(built):
@@ -289,6 +298,23 @@ def test_a_truncated_library_is_an_error(built, tmp_path, name):
         path.write_bytes(data[:size])
         with pytest.raises(ArtifactError):
             carriers.read_record(path)
+    # The last size, of which only the header tells.
+    path.write_bytes(data[:-1])
+    with pytest.raises(ArtifactError, match=f"at least {len(data)} bytes, found {len(data) - 1}"):
+        carriers.read_record(path)
+
+
+def test_an_archive_cut_between_two_files_is_an_error(built, tmp_path):
+    path = tmp_path / "lib.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("lib0.o", "devc.o"):
+            if name == "devc.o":
+                end = archive.offset
+            archive.add(built / "small/objects" / name, name)
+    assert carriers.read_record(path) is not None
+    os.truncate(path, end)
+    with pytest.raises(ArtifactError, match="the end of the archive is missing"):
+        carriers.read_record(path)
 
 
 @pytest.mark.parametrize("name", ["lib.tar", "single.tar", "plain.tar"])
@@ -544,9 +570,7 @@ class _Trailer(Carrier):
         self.source.file.seek(0)
         self.rest, found, record = self.source.file.read().partition(self.mark)
         record = Record.parse(record.decode()) if found else None
-        return carriers.Artifact(
-            self.source.path, "constants", "file", self.source.size, record
-        )
+        return carriers.Artifact(self.source.path, "constants", "file", self.source.size, record)
 
     def interface(self):
         return None
