@@ -383,6 +383,21 @@ def test_a_blob_of_another_size_than_its_symbol_is_an_error(built, tmp_path):
     (tmp_path / "lib.so").write_bytes(damaged)
     with pytest.raises(ArtifactError, match=f"says {size + 1} bytes follow.* has room for {size}"):
         carriers.read_record(tmp_path / "lib.so")
+    # And an executable that would end behind the blob.
+    start = data.index(b"VMExecutable") + 12
+    (tmp_path / "lib.so").write_bytes(data[:start] + struct.pack("<Q", size) + data[start + 8 :])
+    with pytest.raises(ArtifactError, match="truncated in the VM executable of the module blob"):
+        carriers.read_record(tmp_path / "lib.so")
+
+
+def test_a_string_of_any_size_is_not_read(code):
+    data = code.read_bytes()
+    position = data.rindex(struct.pack("<Q", 1) + b"b")
+    code.write_bytes(data[:position] + struct.pack("<Q", 65537) + data[position + 8 :])
+    os.truncate(code, 100_000)
+    message = "a string in the code of the executable is 65537 bytes long, more than the limit"
+    with pytest.raises(ArtifactError, match=message):
+        carriers.read_interface(code)
 
 
 def test_an_error_in_a_record_names_the_file(code):
