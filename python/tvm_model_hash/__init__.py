@@ -6,7 +6,8 @@ This package, the core, never imports tvm. What it adds to TVM lies in ``python/
 """
 
 # Every interpreter of an environment imports this file at its start (see activation.py), so
-# the names below are imported when they are first used.
+# the names below are imported when they are first used. A module must not have the name of what
+# is in it, or it would stand in its place.
 _EXPORTS = {
     "Status": "verdict",
     "Verdict": "verdict",

@@ -146,6 +146,14 @@ def test_the_size_of_constants_does_not_matter(built, monkeypatch, read, name):
     assert counts[1] < counts[0] + 4096
 
 
+def test_an_archive_is_decompressed_once(built, monkeypatch):
+    monkeypatch.setattr(carriers, "open_regular", lambda path: io.BufferedReader(_Counting(path)))
+    _Counting.count = 0
+    path = built / "big/single.tar"
+    carriers.read_record(path)
+    assert _Counting.count < 1.1 * path.stat().st_size
+
+
 def test_an_archive_is_not_unpacked(built):
     tracemalloc.start()
     try:
@@ -297,6 +305,23 @@ def test_a_truncated_library_is_an_error(built, tmp_path, name):
         path.write_bytes(data[:size])
         with pytest.raises(ArtifactError):
             carriers.read_record(path)
+    # The last size, of which only the header tells.
+    path.write_bytes(data[:-1])
+    with pytest.raises(ArtifactError, match=f"at least {len(data)} bytes, found {len(data) - 1}"):
+        carriers.read_record(path)
+
+
+def test_an_archive_cut_between_two_files_is_an_error(built, tmp_path):
+    path = tmp_path / "lib.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("lib0.o", "devc.o"):
+            if name == "devc.o":
+                end = archive.offset
+            archive.add(built / "small/objects" / name, name)
+    assert carriers.read_record(path) is not None
+    os.truncate(path, end)
+    with pytest.raises(ArtifactError, match="the end of the archive is missing"):
+        carriers.read_record(path)
 
 
 @pytest.mark.parametrize("name", ["lib.tar", "single.tar", "plain.tar"])
@@ -365,6 +390,21 @@ def test_a_blob_of_another_size_than_its_symbol_is_an_error(built, tmp_path):
     (tmp_path / "lib.so").write_bytes(damaged)
     with pytest.raises(ArtifactError, match=f"says {size + 1} bytes follow.* has room for {size}"):
         carriers.read_record(tmp_path / "lib.so")
+    # And an executable that would end behind the blob.
+    start = data.index(b"VMExecutable") + 12
+    (tmp_path / "lib.so").write_bytes(data[:start] + struct.pack("<Q", size) + data[start + 8 :])
+    with pytest.raises(ArtifactError, match="truncated in the VM executable of the module blob"):
+        carriers.read_record(tmp_path / "lib.so")
+
+
+def test_a_string_of_any_size_is_not_read(code):
+    data = code.read_bytes()
+    position = data.rindex(struct.pack("<Q", 1) + b"b")
+    code.write_bytes(data[:position] + struct.pack("<Q", 65537) + data[position + 8 :])
+    os.truncate(code, 100_000)
+    message = "a string in the code of the executable is 65537 bytes long, more than the limit"
+    with pytest.raises(ArtifactError, match=message):
+        carriers.read_interface(code)
 
 
 def test_an_error_in_a_record_names_the_file(code):
