@@ -82,9 +82,6 @@ def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
         If a tensor's data is outside of the model and was not loaded; or, of a path, is not
         where it may be: in a regular file below the directory of the model.
     """
-    is_path = isinstance(model, (str, os.PathLike))
-    if not is_path:
-        check_model_type(model)
     from .canonical import open_model
     from .external import load_external_data
 
@@ -104,7 +101,7 @@ def _digest(parts: Iterable[Part]) -> str:
 
 
 def check_model_type(model: object) -> None:
-    """Check that something is a model.
+    """Check that a value is a model.
 
     Parameters
     ----------
@@ -114,7 +111,7 @@ def check_model_type(model: object) -> None:
     Raises
     ------
     ModelTypeError
-        If it is not.
+        If it is something else.
     """
     # By the message's name, so that reading a hash never waits for an import of onnx.
     found = getattr(getattr(model, "DESCRIPTOR", None), "full_name", None)

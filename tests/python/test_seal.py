@@ -104,7 +104,7 @@ tvm_model_hash.verify_seal  # imports the module of both
 tvm_model_hash.seal(sys.argv[1])
 print(tvm_model_hash.verify_seal(sys.argv[1]).record)
 """
-    assert run_python(code, deployment) == f"{Record(sha256(models()['small']))}\n"
+    assert run_python(code, deployment) == f"{model_record(models()['small'])}\n"
 
 
 def test_unchanged_when_sealed_again(deployment):

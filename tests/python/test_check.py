@@ -1,0 +1,550 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checking an artifact against a model: from Python, from files, and before anything is loaded."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import tvm
+from conftest import NETWORKS, layer, run_python, sha256
+from tvm import relay
+from tvm.contrib.utils import tempdir
+from tvm.runtime import vm_hash
+from tvm.runtime.vm import Executable, VirtualMachine
+
+from tvm_model_hash import (
+    ArtifactError,
+    HashConflictError,
+    InvalidHashError,
+    ModelHashMismatch,
+    NoHashError,
+    OutputError,
+    Record,
+    RecordError,
+    Status,
+    check,
+    model_record,
+    read_record,
+    seal,
+    write_record,
+)
+
+TARGET = "llvm"
+X = np.linspace(-1, 1, 16, dtype="float32").reshape(1, 16)
+
+
+def compile_model(model, **kwargs):
+    mod, _ = relay.frontend.from_onnx(model, get_hash=True, **kwargs)
+    return relay.vm.compile(mod, TARGET)
+
+
+def reordered(model):
+    """The same message with its fields in another order: other bytes that mean the same."""
+    data = model.graph.SerializeToString()
+    graph = b"\x3a" + _varint(len(data)) + data  # field 7 first
+    rest = onnx.ModelProto()
+    rest.CopyFrom(model)
+    rest.ClearField("graph")
+    return graph + rest.SerializeToString()
+
+
+def _varint(value):
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def renamed(model):
+    """A model that computes the same, under other names inside."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.producer_name = "another"
+    copy.graph.initializer[0].name = copy.graph.node[0].input[1] = "weights"
+    return copy
+
+
+def other_input(model):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.input[0].name = copy.graph.node[0].input[0] = "pixels"
+    return copy
+
+
+@pytest.fixture(scope="module")
+def vm_exec():
+    return compile_model(layer())
+
+
+@pytest.fixture(params=["whole", "late-bound constants"])
+def deployment(request, vm_exec, tmp_path):
+    byte_limit = None if request.param == "whole" else 256
+    return pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit))
+
+
+@pytest.fixture
+def model_path(tmp_path):
+    onnx.save(layer(), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+# --- the verdict ---
+
+
+def test_a_match(vm_exec, deployment, model_path):
+    for artifact in (vm_exec, vm_exec.mod, deployment, str(deployment), deployment / "code.ro"):
+        for model in (layer(), model_path, str(model_path), sha256(layer()), model_record(layer())):
+            verdict = check(model, artifact)
+            assert (verdict.status, verdict.reason) == (Status.MATCH, "same model")
+            assert verdict.ok
+            assert verdict.expected.model == sha256(layer())
+            assert verdict.found == model_record(layer())
+
+
+def test_an_equivalent_model(vm_exec, deployment):
+    model = renamed(layer())
+    assert sha256(model) != sha256(layer())
+    for artifact in (vm_exec, deployment):
+        verdict = check(model, artifact)
+        assert verdict.status is Status.EQUIVALENT
+        assert verdict.ok
+        assert verdict.expected == model_record(model)
+        assert "same graph and the same weights" in verdict.reason
+
+
+def test_another_fine_tune(vm_exec):
+    verdict = check(layer(2), vm_exec)
+    assert (verdict.status, verdict.reason) == (Status.MISMATCH, "same graph, other weights")
+    assert not verdict.ok
+
+
+def test_two_fine_tunes_have_one_library(tmp_path, vm_exec):
+    first = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "first"))
+    second = pathlib.Path(vm_hash.save(compile_model(layer(2)), tmp_path / "second"))
+    assert (first / "lib.so").read_bytes() == (second / "lib.so").read_bytes()
+    a, b = read_record(first / "code.ro"), read_record(second / "code.ro")
+    assert a.graph == b.graph
+    assert a.weights != b.weights
+
+
+def test_another_model(vm_exec, deployment):
+    model = layer()
+    model.graph.node[0].op_type = "Gemm"
+    for artifact in (vm_exec, deployment):
+        verdict = check(model, artifact)
+        assert (verdict.status, verdict.reason) == (Status.MISMATCH, "other model")
+
+
+def test_another_interface(vm_exec, deployment, tmp_path):
+    model = other_input(layer())
+    onnx.save(model, tmp_path / "other.onnx")
+    for artifact in (vm_exec, vm_exec.mod, deployment, deployment / "code.ro"):
+        for given in (model, tmp_path / "other.onnx"):
+            verdict = check(given, artifact)
+            assert verdict.status is Status.MISMATCH
+            assert verdict.reason == (
+                "other interface: input 'pixels' of the model is none of the artifact's; "
+                "input 'x' of the artifact is none of the model's"
+            )
+
+
+def test_a_hash_alone_tells_no_more_than_that_it_differs(vm_exec):
+    verdict = check("0" * 64, vm_exec)
+    assert verdict.status is Status.MISMATCH
+    assert verdict.reason == "other model, as far as a hash alone tells"
+    old = vm_hash.set_record(compile_model(layer()), Record(sha256(layer())))
+    verdict = check(renamed(layer()), old)
+    assert verdict.status is Status.MISMATCH
+    assert "the artifact's record has no digests of graph and weights" in verdict.reason
+
+
+def test_no_record(model_path):
+    mod, _ = relay.frontend.from_onnx(layer())
+    stock = relay.vm.compile(mod, TARGET)
+    verdict = check(model_path, stock)
+    assert (verdict.status, verdict.found) == (Status.NO_RECORD, None)
+    with pytest.raises(ModelHashMismatch, match="carries no record") as raised:
+        stock.check_hash(model_path)
+    assert raised.value.verdict == verdict
+
+
+def test_check_hash_raises_with_the_verdict(vm_exec):
+    vm = VirtualMachine(vm_exec, tvm.cpu())
+    for checked in (vm_exec, vm):
+        assert checked.check_hash(layer()).status is Status.MATCH
+        assert checked.check_hash(renamed(layer())).status is Status.EQUIVALENT
+        with pytest.raises(ModelHashMismatch, match="serialized differently"):
+            checked.check_hash(renamed(layer()), exact=True)
+        with pytest.raises(ModelHashMismatch, match="other weights") as raised:
+            checked.check_hash(layer(2))
+        assert raised.value.verdict.found == model_record(layer())
+        assert raised.value.verdict.expected == model_record(layer(2))
+
+
+# --- the model ---
+
+
+def test_a_file_with_reordered_fields_is_equivalent_and_a_match_once_parsed(vm_exec, tmp_path):
+    data = reordered(layer())
+    (tmp_path / "reordered.onnx").write_bytes(data)
+    assert hashlib.sha256(data).hexdigest() != sha256(layer())
+    assert onnx.load(tmp_path / "reordered.onnx") == layer()
+    # Its serialized form counts, which is that of the original.
+    assert check(tmp_path / "reordered.onnx", vm_exec).status is Status.MATCH
+
+
+def test_a_file_with_the_hash_is_not_parsed(deployment, model_path):
+    # Where onnx can't be imported nothing can be parsed.
+    code = """
+import sys
+sys.modules["onnx"] = sys.modules["onnx_ir"] = sys.modules["tvm"] = None
+import tvm_model_hash
+print(tvm_model_hash.check(sys.argv[1], sys.argv[2]).status.value)
+"""
+    assert run_python(code, model_path, deployment).stdout == "match\n"
+
+
+def test_a_network_with_external_data_is_equivalent(tmp_path):
+    inline = onnx.load(NETWORKS["magika"].path)
+    vm_exec = compile_model(inline, shape=NETWORKS["magika"].shape)
+    model = onnx.load(NETWORKS["magika"].path)
+    onnx.save(model, tmp_path / "external.onnx", save_as_external_data=True, location="data")
+    assert os.path.getsize(tmp_path / "data") > 1 << 20
+    assert check(tmp_path / "external.onnx", vm_exec).status is Status.EQUIVALENT
+    with open(tmp_path / "data", "r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)
+        file.seek(1000)
+        file.write(bytes([byte[0] ^ 1]))
+    assert check(tmp_path / "external.onnx", vm_exec).reason == "same graph, other weights"
+
+
+def test_a_model_that_the_importer_changed_is_equivalent():
+    model = layer()
+    model.graph.node[0].ClearField("name")
+    before = onnx.ModelProto()
+    before.CopyFrom(model)
+    vm_exec = compile_model(model)
+    assert vm_exec.check_hash(before, exact=True)
+    assert vm_exec.check_hash(model).status is Status.EQUIVALENT
+
+
+HASH = sha256(layer())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HASH,
+        HASH + "\n",
+        f"  {HASH}\r\n",
+        HASH.upper(),
+        f"{HASH}  model.onnx\n",
+        f"{HASH} *a model.onnx\n",
+        f"sha256:{HASH}",
+        str(Record(HASH)),
+        f"{Record(HASH)}\n",
+    ],
+)
+def test_a_hash_txt_is_read_as_people_write_it(text, vm_exec, tmp_path):
+    (tmp_path / "hash.txt").write_text(text)
+    assert check(tmp_path / "hash.txt", vm_exec).status is Status.MATCH
+    assert check(str(tmp_path / "hash.txt"), vm_exec).status is Status.MATCH
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "is empty"),
+        ("\n", "is empty"),
+        ("hello", "is 'hello'"),
+        (HASH[1:], f"is '{HASH[1:]}'"),
+        (HASH + "0", "64 hexadecimal digits"),
+        (f"{HASH}\n{HASH}\n", "64 hexadecimal digits"),
+        (f"sha512:{HASH}", "64 hexadecimal digits"),
+        ("g" * 64, "64 hexadecimal digits"),
+        (f"{HASH} {HASH}  \n" * 200, "more than 8192 bytes"),
+    ],
+)
+def test_another_hash_txt_is_refused(text, found, vm_exec, tmp_path):
+    (tmp_path / "hash.txt").write_text(text)
+    with pytest.raises(InvalidHashError, match=found):
+        check(tmp_path / "hash.txt", vm_exec)
+
+
+def test_what_is_neither_hash_nor_file_is_refused(vm_exec):
+    with pytest.raises(InvalidHashError, match="'nowhere.onnx' is neither a file nor a model hash"):
+        check("nowhere.onnx", vm_exec)
+    with pytest.raises(ArtifactError, match="'nowhere'"):
+        check(pathlib.Path("nowhere"), vm_exec)
+    with pytest.raises(RecordError, match="out of order"):
+        check(f"model-hash/1 graph=sha256:{HASH} model=sha256:{HASH}", vm_exec)
+
+
+def test_an_empty_file_that_is_called_a_model_is_no_hash(vm_exec, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(ValueError, match="model.onnx") as raised:
+        check(tmp_path / "model.onnx", vm_exec)
+    assert not isinstance(raised.value, InvalidHashError)
+
+
+def test_what_is_no_artifact_is_refused():
+    with pytest.raises(ArtifactError, match="found int"):
+        check(HASH, 7)
+
+
+# --- a directory ---
+
+
+def test_save_lays_out_a_deployment(deployment):
+    names = {path.name for path in deployment.iterdir()}
+    assert {"lib.so", "code.ro", "hash.txt"} <= names <= {"lib.so", "code.ro", "hash.txt", "consts"}
+    assert (deployment / "hash.txt").read_text() == HASH
+
+
+def test_save_leaves_the_executable_as_it_was(deployment, vm_exec):
+    assert VirtualMachine(vm_exec, tvm.cpu()).run(X).numpy().shape == (1, 32)
+    assert read_record(deployment / "code.ro") == vm_hash.get_record(vm_exec)
+
+
+def test_save_is_all_or_nothing(vm_exec, tmp_path):
+    mod, _ = relay.frontend.from_onnx(layer())
+    with pytest.raises(NoHashError):
+        vm_hash.save(relay.vm.compile(mod, TARGET), tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("kept")
+    with pytest.raises(OutputError, match="not empty"):
+        vm_hash.save(vm_exec, tmp_path / "full")
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OutputError, match="Not a directory"):
+        vm_hash.save(vm_exec, tmp_path / "file")
+    with pytest.raises(OutputError, match="No such file"):
+        vm_hash.save(vm_exec, tmp_path / "missing/new")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "file", "full"]
+    (tmp_path / "empty").mkdir()
+    vm_hash.save(vm_exec, tmp_path / "empty")
+    assert (tmp_path / "empty/code.ro").exists()
+    temporary = tempdir()
+    assert vm_hash.save(vm_exec, temporary) == temporary.temp_dir
+
+
+def test_the_parts_must_be_of_one_model(deployment):
+    (deployment / "hash.txt").write_text("0" * 64)
+    verdict = check(layer(), deployment)
+    assert verdict.status is Status.MISMATCH
+    assert "the parts are of different models" in verdict.reason
+    assert f"'code.ro' is of model {HASH}" in verdict.reason
+    assert f"'hash.txt' is of model {'0' * 64}" in verdict.reason
+
+
+def test_constants_of_another_model_are_named(vm_exec, tmp_path):
+    first = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "first", byte_limit=256))
+    second = pathlib.Path(vm_hash.save(compile_model(layer(2)), tmp_path / "second", 256))
+    shutil.copy(second / "consts", first / "consts")
+    verdict = check(layer(), first)
+    assert verdict.status is Status.MISMATCH
+    assert f"'consts' is of model {sha256(layer(2))}" in verdict.reason
+
+
+def test_a_stock_code_beside_a_hash_txt_has_no_record(deployment):
+    write_record(deployment / "code.ro", None)
+    assert check(layer(), deployment).status is Status.NO_RECORD
+
+
+def test_a_single_file_deployment(vm_exec, tmp_path):
+    vm_exec.mod.export_library(str(tmp_path / "model.so"))
+    vm_exec.save_hash(tmp_path)
+    assert check(layer(), tmp_path).status is Status.MATCH
+    assert vm_hash.load(tmp_path, tvm.cpu(), expected=layer()).run(X).numpy().shape == (1, 32)
+
+
+def add(name, source):
+    def change(directory):
+        shutil.copy(directory / source, directory / name)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: (d / "lib.so").unlink(), r"expected one \*.so, found none"),
+        (add("other.so", "lib.so"), r"expected one \*.so, found 'lib.so', 'other.so'"),
+        (add("other.ro", "code.ro"), r"expected one \*.ro, found 'code.ro', 'other.ro'"),
+        (lambda d: (d / "code.ro").unlink(), r"expected one \*.ro, found none, and 'lib.so' is a"),
+        (lambda d: (d / "code.ro").write_bytes(b""), "code.ro' is empty"),
+        (lambda d: (d / "lib.so").write_bytes(b"x" * 99), "not an artifact"),
+        (lambda d: (d / "hash.txt").write_text(""), "hash.txt' is empty"),
+    ],
+)
+def test_a_directory_that_is_no_deployment_is_refused(change, message, deployment):
+    change(deployment)
+    with pytest.raises(ValueError, match=message):
+        check(layer(), deployment)
+
+
+def test_missing_constants_are_named(vm_exec, tmp_path):
+    directory = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit=256))
+    (directory / "consts").unlink()
+    with pytest.raises(ArtifactError, match="'code.ro' binds 1 constants late, and the file"):
+        check(layer(), directory)
+
+
+def test_a_sealed_deployment_is_checked_file_by_file(deployment):
+    seal(deployment)
+    assert check(layer(), deployment).status is Status.MATCH
+    for path in sorted(deployment.iterdir()):
+        data = path.read_bytes()
+        for position in (0, len(data) // 2, len(data) - 1):
+            flipped = bytearray(data)
+            flipped[position] ^= 4
+            path.write_bytes(flipped)
+            try:
+                status = check(layer(), deployment).status
+            except ValueError as error:
+                status = error
+            assert status is not Status.MATCH, (path, position)
+            path.write_bytes(data)
+    (deployment / "extra").write_text("")
+    os.unlink(deployment / "hash.txt")
+    verdict = check(layer(), deployment)
+    assert verdict.status is Status.MISMATCH
+    assert "'hash.txt' is missing" in verdict.reason
+    assert "'extra' is not in the manifest" in verdict.reason
+
+
+# --- load only what was checked ---
+
+
+def test_load_gives_a_virtual_machine_that_computes_the_same(deployment, vm_exec):
+    expected = VirtualMachine(vm_exec, tvm.cpu()).run(X).numpy()
+    for model in (layer(), renamed(layer()), HASH, None):
+        vm = vm_hash.load(deployment, tvm.cpu(), expected=model)
+        np.testing.assert_array_equal(vm.run(X).numpy(), expected)
+        assert vm.get_hash() == HASH
+
+
+def test_load_wants_to_be_told_what_to_expect(deployment):
+    with pytest.raises(TypeError, match="expected"):
+        vm_hash.load(deployment, tvm.cpu())
+
+
+# A library that tells when it is loaded.
+LOADED = '#include <cstdio>\nstruct S { S() { std::fopen("%s", "w"); } } s;\n'
+
+
+def test_a_deployment_that_is_refused_is_not_loaded(deployment, tmp_path):
+    trace = tmp_path / "loaded"
+    source = tmp_path / "trace.cc"
+    source.write_text(LOADED % trace)
+    code, lib = vm_hash.load(deployment, tvm.cpu(), None)._exec.save()
+    lib.export_library(str(deployment / "lib.so"), options=[str(source)])
+    for expected in (layer(2), "0" * 64):
+        with pytest.raises(ModelHashMismatch):
+            vm_hash.load(deployment, tvm.cpu(), expected=expected)
+        assert not trace.exists()
+    seal(deployment)
+    (deployment / "hash.txt").write_text("0" * 64)
+    with pytest.raises(ValueError, match="hash.txt"):
+        vm_hash.load(deployment, tvm.cpu(), expected=None)
+    os.unlink(deployment / "SHA256SUMS")
+    with pytest.raises(HashConflictError, match="the parts are of different models"):
+        vm_hash.load(deployment, tvm.cpu(), expected=None)
+    assert not trace.exists()
+    (deployment / "hash.txt").write_text(HASH)
+    vm_hash.load(deployment, tvm.cpu(), expected=layer())
+    assert trace.exists()  # the trace works
+
+
+# --- late-bound constants ---
+
+
+def late_bound(model, directory):
+    directory.mkdir()
+    vm_exec = compile_model(model)
+    vm_exec.move_late_bound_consts(str(directory / "consts"), byte_limit=256)
+    code, lib = vm_exec.save()
+    return bytes(code), lib
+
+
+def test_constants_of_another_model_are_refused(tmp_path):
+    code, lib = late_bound(layer(), tmp_path / "first")
+    late_bound(layer(2), tmp_path / "second")
+    des_exec = Executable.load_exec(code, lib)
+    with pytest.raises(ModelHashMismatch, match="consts': same graph, other weights") as raised:
+        des_exec.load_late_bound_consts(str(tmp_path / "second/consts"))
+    assert raised.value.verdict.found.model == sha256(layer(2))
+    des_exec.load_late_bound_consts(str(tmp_path / "first/consts"))
+    reference = VirtualMachine(compile_model(layer()), tvm.cpu()).run(X).numpy()
+    np.testing.assert_array_equal(VirtualMachine(des_exec, tvm.cpu()).run(X).numpy(), reference)
+    by_force = Executable.load_exec(code, lib)
+    by_force.load_late_bound_consts(str(tmp_path / "second/consts"), check_hash=False)
+    assert np.abs(VirtualMachine(by_force, tvm.cpu()).run(X).numpy() - reference).max() > 0
+
+
+def test_constants_without_record_load_as_ever(tmp_path):
+    code, lib = late_bound(layer(), tmp_path / "first")
+    write_record(tmp_path / "first/consts", None, tmp_path / "stock")
+    assert read_record(tmp_path / "stock") is None
+    Executable.load_exec(code, lib).load_late_bound_consts(str(tmp_path / "stock"))
+
+
+def test_the_trailer_is_all_that_is_added_to_constants(tmp_path):
+    mod, _ = relay.frontend.from_onnx(layer())
+    relay.vm.compile(mod, TARGET).move_late_bound_consts(str(tmp_path / "stock"), 256)
+    late_bound(layer(), tmp_path / "hashed")
+    stock, hashed = (tmp_path / "stock").read_bytes(), (tmp_path / "hashed/consts").read_bytes()
+    text = str(model_record(layer())).encode()
+    assert hashed == stock + len(text).to_bytes(8, "little") + text
+    write_record(tmp_path / "hashed/consts", None)
+    assert (tmp_path / "hashed/consts").read_bytes() == stock
+    write_record(tmp_path / "stock", model_record(layer()))
+    assert (tmp_path / "stock").read_bytes() == hashed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data + b"x", "no record"),
+        (lambda data: data[:-1], "no record"),
+        (lambda data: data[:1000], "truncated"),
+        (lambda data: data[:-64] + b"G" * 64, "64 lowercase"),
+    ],
+)
+def test_damaged_constants_are_refused(change, message, tmp_path):
+    late_bound(layer(), tmp_path / "first")
+    path = tmp_path / "first/consts"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        read_record(path)
+
+
+def test_a_stock_runtime_loads_constants_with_a_record(tmp_path):
+    directory = tmp_path / "first"
+    code, lib = late_bound(layer(), directory)
+    (directory / "code.ro").write_bytes(code)
+    lib.export_library(str(directory / "lib.so"))
+    printed = run_python(
+        """
+import sys, json
+sys.modules["tvm_model_hash"] = None
+import numpy, tvm
+from tvm.runtime.vm import Executable, VirtualMachine
+d = sys.argv[1]
+exe = Executable.load_exec(open(d + "/code.ro", "rb").read(), tvm.runtime.load_module(d + "/lib.so"))
+exe.load_late_bound_consts(d + "/consts")
+x = numpy.linspace(-1, 1, 16, dtype="float32").reshape(1, 16)
+print(json.dumps(VirtualMachine(exe, tvm.cpu()).run(x).numpy().tolist()))
+""",
+        directory,
+        env={"TVM_MODEL_HASH": "0"},
+    ).stdout
+    expected = VirtualMachine(compile_model(layer()), tvm.cpu()).run(X).numpy()
+    assert json.loads(printed) == expected.tolist()
