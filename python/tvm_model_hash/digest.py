@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 from .errors import ModelSerializationError, ModelTypeError
+from .record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import onnx
+
+    from .canonical import Part
 
 
 def model_hash(model: onnx.ModelProto) -> str:
@@ -34,13 +40,7 @@ def model_hash(model: onnx.ModelProto) -> str:
     ModelSerializationError
         If protobuf cannot serialize the model, which it cannot from 2 GiB on.
     """
-    # By the message's name, so that reading a hash never waits for an import of onnx.
-    found = getattr(getattr(model, "DESCRIPTOR", None), "full_name", None)
-    if found != "onnx.ModelProto":
-        raise ModelTypeError(
-            f"expected an onnx.ModelProto to hash, found {found or type(model).__name__}: "
-            "load the model with onnx.load(path) first"
-        )
+    _check_type(model)
     try:
         data = model.SerializeToString()
     except Exception as error:  # protobuf's back ends raise different types here
@@ -50,3 +50,64 @@ def model_hash(model: onnx.ModelProto) -> str:
             "onnx.save(model, path, save_as_external_data=True)"
         ) from error
     return hashlib.sha256(data).hexdigest()
+
+
+def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
+    """Take all three digests of a model: ``model``, ``graph`` and ``weights``.
+
+    FORMAT.md states what they cover.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto, str or os.PathLike
+        The model as it is, which is not changed; or the path of a ``.onnx`` file, whose external
+        data is read too. Then ``model`` is the hash of what ``onnx.load(path)`` returns.
+
+    Returns
+    -------
+    record : Record
+        The digests.
+
+    Raises
+    ------
+    ModelTypeError
+        If the model is neither.
+    ModelFileError
+        If the file cannot be read, or holds no model.
+    ModelSerializationError
+        If protobuf cannot serialize the model, which it cannot from 2 GiB on.
+    InvalidModelError
+        If the model contradicts itself, so that it has no canonical form.
+    ExternalDataError
+        If a tensor's data is outside of the model and was not loaded; or, of a path, is not
+        where it may be: in a regular file below the directory of the model.
+    """
+    is_path = isinstance(model, (str, os.PathLike))
+    if not is_path:
+        _check_type(model)
+    from .canonical import open_model
+    from .external import load_external_data
+
+    canonical = open_model(model)
+    graph = _digest(canonical.graph())
+    weights = _digest(canonical.weights())
+    if canonical.files is not None:
+        load_external_data(canonical.proto, canonical.files)
+    return Record(model_hash(canonical.proto), graph, weights)
+
+
+def _digest(parts: Iterable[Part]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.data)
+    return digest.hexdigest()
+
+
+def _check_type(model: object) -> None:
+    # By the message's name, so that reading a hash never waits for an import of onnx.
+    found = getattr(getattr(model, "DESCRIPTOR", None), "full_name", None)
+    if found != "onnx.ModelProto":
+        raise ModelTypeError(
+            f"expected an onnx.ModelProto to hash, found {found or type(model).__name__}: "
+            "load the model with onnx.load(path) first"
+        )

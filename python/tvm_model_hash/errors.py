@@ -13,6 +13,18 @@ class ModelTypeError(ModelHashError):
     """What was given as a model is not an ``onnx.ModelProto``."""
 
 
+class ModelFileError(ModelHashError):
+    """A model's file cannot be read, or holds no ONNX model."""
+
+
+class InvalidModelError(ModelHashError):
+    """The model contradicts itself, so that it has no canonical form."""
+
+
+class ExternalDataError(ModelHashError):
+    """A tensor in a file of its own is not there, or not where it may be."""
+
+
 class ModelSerializationError(ModelHashError):
     """The model has no serialized form to hash; protobuf's limit is 2 GiB."""
 

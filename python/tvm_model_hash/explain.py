@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between two models, in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .canonical import Part
+
+# Lists and strings up to this length are shown, of longer ones the first element that differs.
+_SHOWN = 40
+
+
+def explain(
+    model_a: onnx.ModelProto | str | os.PathLike[str],
+    model_b: onnx.ModelProto | str | os.PathLike[str],
+) -> str | None:
+    """Name the first difference between two models.
+
+    It looks at the inputs and outputs first, then goes through nodes, functions, types of the
+    weights and their values in the order of the digests.
+
+    Parameters
+    ----------
+    model_a, model_b : onnx.ModelProto, str or os.PathLike
+        Two models, which are not changed, or paths of their files.
+
+    Returns
+    -------
+    sentence : str or None
+        What differs; None if the digests ``graph`` and ``weights`` of the two are equal.
+
+    Raises
+    ------
+    ModelTypeError, ModelFileError, InvalidModelError, ExternalDataError
+        As :func:`~tvm_model_hash.digest.model_record` raises them.
+    """
+    from .canonical import open_model
+
+    a, b = open_model(model_a), open_model(model_b)
+    return (
+        _first_difference(a.interface(), b.interface())
+        or _first_difference(a.graph(), b.graph())
+        or _first_difference(a.weights(), b.weights())
+    )
+
+
+def _first_difference(parts_a: Iterable[Part], parts_b: Iterable[Part]) -> str | None:
+    from .canonical import NODE_COUNT
+
+    counts: tuple[Part, Part] | None = None
+    for a, b in zip(parts_a, parts_b, strict=True):
+        # Not as memoryviews, which are compared element by element.
+        if bytes(a.data) == bytes(b.data):
+            continue
+        if counts is not None and a.what != b.what:
+            # One graph is at its end, and the other one has a node more.
+            more = int(str(counts[0].value)) < int(str(counts[1].value))
+            return f"{(a, b)[more].place} is in the {('first', 'second')[more]} model only"
+        if a.what != NODE_COUNT:
+            return _sentence(a, b)
+        # The first node that differs says more than how many there are: go on to it.
+        counts = (a, b)
+    return None
+
+
+def _sentence(a: Part, b: Part) -> str:
+    place = f"{a.place} (in the second model {b.place})" if a.place != b.place else a.place
+    subject = f"{place}: {a.what}" if place else a.what
+    value_a, value_b = _value(a), _value(b)
+    if _is_list(value_a) and _is_list(value_b) and max(len(value_a), len(value_b)) > _SHOWN:
+        unit = "byte" if isinstance(value_a, bytes) else "element"
+        if len(value_a) != len(value_b):
+            value_a, value_b = (f"{len(value)} {unit}s long" for value in (value_a, value_b))
+        else:
+            index = _first_index(value_a, value_b)
+            subject += f", at {unit} {index},"
+            value_a, value_b = value_a[index], value_b[index]
+    text_a, text_b = _text(value_a), _text(value_b)
+    if text_a == text_b:  # nothing that can be shown
+        return f"{subject.removesuffix(' is').removesuffix(' are')} differs"
+    return f"{subject} {text_a} in the first model, {text_b} in the second"
+
+
+def _value(part: Part) -> Any:
+    return part.value() if callable(part.value) else part.value
+
+
+def _is_list(value: Any) -> bool:
+    # Repeated fields of protobuf are sequences too.
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _first_index(a: Sequence[object], b: Sequence[object]) -> int:
+    # By text: 0.0 equals -0.0, and nan does not equal itself.
+    pairs = zip(a, b, strict=True)
+    return next((i for i, (x, y) in enumerate(pairs) if _text(x) != _text(y)), 0)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.9g}"  # enough to tell any two 32-bit numbers apart
+    if isinstance(value, bytes):
+        return repr(value[:_SHOWN].decode(errors="backslashreplace"))
+    if isinstance(value, Sequence):
+        items = (repr(item) if isinstance(item, str) else _text(item) for item in value[:_SHOWN])
+        return f"[{', '.join(items)}{', ...' * (len(value) > _SHOWN)}]"
+    return repr(value)
