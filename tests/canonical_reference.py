@@ -26,8 +26,14 @@ BITS = {
 STRING = 8
 
 
+class InvalidModel(Exception):  # noqa: N818
+    """The model has no canonical form."""
+
+
 def digests(model: ModelProto, base_dir: str = "") -> dict:
     """The three digests of a model whose external files lie in ``base_dir``."""
+    if not model.HasField("graph"):
+        raise InvalidModel("the model has no graph")
     writer = Writer(model, base_dir)
     graph = string("tvm-model-hash/graph/1") + writer.model_stream()
     weights = string("tvm-model-hash/weights/1") + items(map(writer.tensor, writer.weights))
@@ -71,6 +77,12 @@ def domain_of(domain):
     return "" if domain == "ai.onnx" else domain
 
 
+def define(table, name, value):
+    if name in table:
+        raise InvalidModel(f"{name!r} is defined twice")
+    table[name] = value
+
+
 class Scope:
     """A graph or a function's body, with what its names stand for."""
 
@@ -83,27 +95,21 @@ class Scope:
         self.initializers = {}
         if not self.is_function:
             for tensor in proto.initializer:
-                self.define(self.initializers, tensor.name, tensor)
+                define(self.initializers, tensor.name, tensor)
             for tensor in proto.sparse_initializer:
-                self.define(self.initializers, tensor.values.name, tensor)
+                define(self.initializers, tensor.values.name, tensor)
         self.computed = {}  # name -> (index of the node in the proto, index of the output)
         for i, node in enumerate(proto.node):
             for j, name in enumerate(node.output):
                 if name:
-                    self.define(self.computed, name, (i, j))
+                    define(self.computed, name, (i, j))
         for name in self.computed:
             if name in self.inputs or name in self.initializers:
-                raise ValueError(f"{name!r} is defined twice in one graph")
+                raise InvalidModel(f"{name!r} is defined twice")
         if len(set(self.inputs)) < len(self.inputs):
-            raise ValueError("an input is defined twice in one graph")
+            raise InvalidModel("an input is defined twice")
         self.numbers = {}  # index of the node in the proto -> number; once it was walked
         self.weight_numbers = {}  # name -> number; once the stream refers to it
-
-    @staticmethod
-    def define(table, name, value):
-        if name in table:
-            raise ValueError(f"{name!r} is defined twice in one graph")
-        table[name] = value
 
     def defines(self, name):
         return name in self.inputs or name in self.initializers or name in self.computed
@@ -123,7 +129,7 @@ class Scope:
             if i in self.numbers:
                 return
             if i in entered:
-                raise ValueError(f"a cycle goes through {self.proto.node[i].output[0]!r}")
+                raise InvalidModel(f"a cycle goes through {self.proto.node[i].output[0]!r}")
             entered.add(i)
             node = self.proto.node[i]
             for name in node.input:
@@ -142,7 +148,10 @@ class Scope:
 
 
 def in_order(attributes):
-    return sorted(attributes, key=lambda a: utf8(a.name))
+    names = {}
+    for attribute in attributes:
+        define(names, attribute.name, attribute)
+    return [names[name] for name in sorted(names, key=utf8)]
 
 
 def subgraphs(attribute):
@@ -154,7 +163,9 @@ def subgraphs(attribute):
 class Writer:
     def __init__(self, model, base_dir):
         self.model, self.base_dir = model, base_dir
-        self.functions = {(domain_of(f.domain), f.name, f.overload): f for f in model.functions}
+        self.functions = {}
+        for f in model.functions:
+            define(self.functions, (domain_of(f.domain), f.name, f.overload), f)
         self.function_numbers = {}  # (domain, name, overload) -> number, in their order
         self.weights = []  # in the order of their numbers
 
@@ -182,6 +193,8 @@ class Writer:
 
         def output(i):
             name = scope.outputs[i]
+            if not name:
+                raise InvalidModel("an output has no name")
             if not is_model:
                 return self.ref(name, scope)
             return string(name) + self.type(scope.proto.output[i].type) + self.ref(name, scope)
@@ -208,7 +221,7 @@ class Writer:
             number = self.function_numbers.setdefault(key, len(self.function_numbers))
             return u64(0) + u64(number)
         if key[0] not in scope.imports:
-            raise ValueError(f"the domain {key[0]!r} of {key[1]} is not imported")
+            raise InvalidModel(f"the domain {key[0]!r} of {key[1]} is not imported")
         return u64(1) + i64(scope.imports[key[0]])
 
     def ref(self, name, scope):
@@ -218,7 +231,7 @@ class Writer:
         while not scope.defines(name):
             scope, level = scope.outer, level + 1
             if scope is None:
-                raise ValueError(f"nothing defines {name!r}")
+                raise InvalidModel(f"nothing defines {name!r}")
         if name in scope.computed:
             node, index = scope.computed[name]
             return u64(4) + u64(level) + u64(scope.numbers[node]) + u64(index)
@@ -260,7 +273,7 @@ class Writer:
         if a.type in many:
             field, element = many[a.type]
             return stream + u64(0) + items(map(one[element][1], getattr(a, field)))
-        raise ValueError(f"attribute {a.name!r} has the type {a.type}")
+        raise InvalidModel(f"attribute {a.name!r} has the type {a.type}")
 
     def function(self, f):
         scope = Scope(f, imports_of(f))
@@ -311,21 +324,25 @@ class Writer:
 
     def content(self, t):
         if min(t.dims, default=0) < 0:
-            raise ValueError(f"tensor {t.name!r} has the shape {list(t.dims)}")
+            raise InvalidModel(f"tensor {t.name!r} has the shape {list(t.dims)}")
         count = math.prod(t.dims)
         if t.data_type == STRING:
             if len(t.string_data) != count:
-                raise ValueError(f"tensor {t.name!r} has {len(t.string_data)} strings, not {count}")
+                raise InvalidModel(
+                    f"tensor {t.name!r} has {len(t.string_data)} strings, not {count}"
+                )
             return items(map(data, t.string_data))
         if t.data_type not in BITS:
-            raise ValueError(f"tensor {t.name!r} has the element type {t.data_type}")
+            raise InvalidModel(f"tensor {t.name!r} has the element type {t.data_type}")
         bits = BITS[t.data_type] * count
         if t.data_location == TensorProto.EXTERNAL:
             content = self.external(t)
         else:
             content = t.raw_data if t.HasField("raw_data") else typed(t)
+            if len([1 for field, _ in t.ListFields() if field.name.endswith("_data")]) > 1:
+                raise InvalidModel(f"tensor {t.name!r} keeps data in two places")
         if len(content) != (bits + 7) // 8:
-            raise ValueError(f"tensor {t.name!r} has {len(content)} bytes for {bits} bits")
+            raise InvalidModel(f"tensor {t.name!r} has {len(content)} bytes for {bits} bits")
         if bits % 8:
             content = content[:-1] + bytes([content[-1] & ((1 << bits % 8) - 1)])
         return data(content)
@@ -338,23 +355,38 @@ class Writer:
 
 
 def imports_of(proto):
-    return {domain_of(entry.domain): entry.version for entry in proto.opset_import}
+    versions = {}
+    for entry in proto.opset_import:
+        if versions.setdefault(domain_of(entry.domain), entry.version) != entry.version:
+            raise InvalidModel(f"the domain {entry.domain!r} is imported in two versions")
+    return versions
 
 
 def typed(t):
     """The content of the typed field, as raw_data would hold it."""
     if t.data_type in (TensorProto.FLOAT, TensorProto.COMPLEX64):
-        return b"".join(map(f32, t.float_data))
+        # Not by Python's numbers, which turn a signalling NaN into a quiet one.
+        alone = TensorProto()
+        alone.CopyFrom(t)
+        for field, _ in t.ListFields():
+            if field.name != "float_data":
+                alone.ClearField(field.name)
+        serialized = alone.SerializeToString()
+        return serialized[len(serialized) - 4 * len(t.float_data) :]
     if t.data_type in (TensorProto.DOUBLE, TensorProto.COMPLEX128):
         return b"".join(struct.pack("<d", x) for x in t.double_data)
     if t.data_type == TensorProto.INT64:
         return b"".join(map(i64, t.int64_data))
     if t.data_type in (TensorProto.UINT32, TensorProto.UINT64):
-        size = BITS[t.data_type] // 8
-        return b"".join(x.to_bytes(size, "little") for x in t.uint64_data)
+        size = BITS[t.data_type]
+        return b"".join(low_bits(x, size) for x in t.uint64_data)
     bits = BITS[t.data_type]
     if bits == 6:  # an element in each int32, and in raw_data one after the other
         stream = sum((x & 63) << 6 * i for i, x in enumerate(t.int32_data))
         return stream.to_bytes((6 * len(t.int32_data) + 7) // 8, "little")
     size = max(8, bits)  # smaller elements come packed, a byte in each int32
-    return b"".join((x & ((1 << size) - 1)).to_bytes(size // 8, "little") for x in t.int32_data)
+    return b"".join(low_bits(x, size) for x in t.int32_data)
+
+
+def low_bits(x, bits):
+    return (x & ((1 << bits) - 1)).to_bytes(bits // 8, "little")

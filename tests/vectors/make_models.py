@@ -61,6 +61,9 @@ TEXT = {
     + "g (float[2] x) => (float[2] y, float[2] z) { y, unused, z = custom.F(x) }",
     "a diamond of shared values": HEAD
     + "g (float[2] x) => (float[2] y) { a = Exp(x) b = Add(a, a) c = Add(b, b) y = Add(c, a) }",
+    "nodes out of order": HEAD + "g (float[2] x) => (float[2] y) { y = Neg(a) a = Exp(x) }",
+    "dead nodes that could not run": HEAD
+    + "g (float[2] x) => (float[2] y) { a = Add(b, nothing) b = unknown.F(a) y = Relu(x) }",
     # Operator sets and domains.
     "operator set 13": '<ir_version: 10, opset_import: ["": 13]>\n'
     "g (float[2] x) => (float[2] y) { y = Relu(x) }",
@@ -179,6 +182,21 @@ TEXT = {
     "<then_branch = tt () => (float[2] s) { s = Sub(k, b) }, "
     "else_branch = te () => (float[2] s) { s = Sub(x, a) }> }, "
     "else_branch = e () => (float[2] x) {}> }",
+    "weights of one name inside and outside of a subgraph": HEAD
+    + "g (bool c) => (float[2] y) <float[2] w = {1, 2}> { y = If (c) "
+    "<then_branch = t () => (float[2] p) <float[2] w = {3, 4}> { p = Exp(w) }, "
+    "else_branch = e () => (float[2] q) { q = Exp(w) }> }",
+    "a weight that only a branch's output refers to": HEAD
+    + "g (bool c, float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = If (c) "
+    "<then_branch = t () => (float[2] w) {}, else_branch = e () => (float[2] x) {}> }",
+    "a subgraph's input hides a value of its name": CUSTOM
+    + "g (float[2] x) => (float[2] y) { a = Exp(x) y = custom.F "
+    "<body = b (float[2] a) => (float[2] p) { p = Neg(a) }> (a) }",
+    "a subgraph's input with a default": CUSTOM + "g (float[2] x) => (float[2] y) { y = custom.F "
+    "<body = b (float[2] a, float[2] k = {1, 2}) => (float[2] p) { p = Add(a, k) }> (x) }",
+    "a subgraph whose weight is no default": CUSTOM
+    + "g (float[2] x) => (float[2] y) { y = custom.F "
+    "<body = b (float[2] a) => (float[2] p) <float[2] k = {1, 2}> { p = Add(a, k) }> (x) }",
     "a Loop": HEAD + "g (int64 n, bool c, float[2] x, float[2] k) => (float[2] y, float[N, 2] z) "
     "{ y, z = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] v) => "
     "(bool co, float[2] w, float[2] u) { co = Identity(ci) w = Add(v, k) u = Mul(v, v) }> }",
@@ -203,6 +221,11 @@ TEXT = {
     "a function with an unused input": CUSTOM
     + "g (float[2] x) => (float[2] y) { y = custom.f(x) }\n"
     '<domain: "custom", opset_import: ["": 21]> f (a, c) => (b) { b = Relu(a) }',
+    "a function that calls itself": CUSTOM + "g (float[2] x) => (float[2] y) { y = custom.f(x) }\n"
+    '<domain: "custom", opset_import: ["": 21, "custom": 1]> f (a) => (b) { b = custom.f(a) }',
+    "a function that gives back its inputs crossed": CUSTOM
+    + "g (float[2] x) => (float[2] y, float[2] z) { y, z = custom.f(x, x) }\n"
+    '<domain: "custom", opset_import: ["": 21]> f (a, c) => (c, a) {}',
     "an operator without the function": CUSTOM
     + "g (float[2] x) => (float[2] y) { y = custom.f(x) }",
     "a function that nothing uses": HEAD + "g (float[2] x) => (float[2] y) { y = Relu(x) }\n"
@@ -322,6 +345,41 @@ TEXTPROTO = {
     '{ key: "SCALE_TENSOR" value: "s" } } '
     'initializer { name: "s" data_type: 1 float_data: 1 } '
     f'{OUTPUT} }} training_info {{ algorithm {{ name: "t" }} }}',
+    "sizes of 0 and -1, and a symbol without name": f"{IMPORT}"
+    'input { name: "w" type { tensor_type { elem_type: 1 shape { dim { dim_value: 0 } '
+    'dim { dim_value: -1 } dim { dim_param: "" } } } } } '
+    f"{IDENTITY} }}",
+    "one value under one output's name twice": f"{IMPORT}"
+    'input { name: "w" type { tensor_type { elem_type: 1 } } } '
+    f"{IDENTITY} {OUTPUT} }}",
+    "floats that are no numbers, and minus zero": f"{IMPORT}"
+    'node { op_type: "Identity" input: "w" output: "y" '
+    'attribute { name: "a" type: FLOATS floats: [nan, inf, -inf, -0.0] } } '
+    'initializer { name: "w" dims: 4 data_type: 1 float_data: [nan, inf, -inf, -0.0] } '
+    f"{OUTPUT} }}",
+    "a sparse weight that is the default of an input": f"{IMPORT}"
+    f'sparse_initializer {sparse("w")} input {{ name: "w" }} {IDENTITY} }}',
+    "attributes without values": f"{IMPORT}"
+    'node { op_type: "Identity" input: "w" output: "y" attribute { name: "f" type: FLOAT } '
+    'attribute { name: "g" type: GRAPH } attribute { name: "i" type: INT } '
+    'attribute { name: "s" type: STRING } attribute { name: "t" type: TYPE_PROTO } } '
+    'input { name: "w" type { tensor_type { elem_type: 1 } } } '
+    f"{OUTPUT} }}",
+    "a function whose attributes have defaults of several kinds": "ir_version: 10 "
+    'opset_import { domain: "custom" version: 1 } graph { name: "g" '
+    'input { name: "x" type { tensor_type { elem_type: 1 } } } '
+    'node { domain: "custom" op_type: "f" input: "x" output: "y" } '
+    f"{OUTPUT} }} "
+    'functions { domain: "custom" name: "f" input: "a" output: "b" attribute: "q" attribute: "é" '
+    'attribute: "Q" attribute_proto { name: "z" type: INTS ints: [1, 2] } '
+    'attribute_proto { name: "d" type: TENSOR t { data_type: 1 float_data: 1 } } '
+    'attribute_proto { name: "body" type: GRAPH g { name: "d" '
+    'initializer { name: "k" dims: 1 data_type: 1 float_data: 2 } '
+    'node { domain: "custom" op_type: "G" input: "k" output: "p" } output { name: "p" } } } '
+    'opset_import { domain: "custom" version: 2 } '
+    'node { domain: "custom" op_type: "H" input: "a" output: "b" '
+    'attribute { name: "body" type: GRAPH ref_attr_name: "body" } '
+    'attribute { name: "z" type: INTS ref_attr_name: "z" } } }',
     "names and strings beyond ASCII": 'ir_version: 10 opset_import { domain: "custom" version: 1 } '
     'graph { name: "g" input { name: "größe" type { tensor_type { elem_type: 1 } } } '
     'node { domain: "custom" op_type: "Ω" input: "größe" output: "y" '
@@ -397,6 +455,7 @@ SAME = [
         "an import that no node uses",
         "cosmetics",
         "a function that nothing uses",
+        "dead nodes that could not run",
         "annotations and training",
     },
     {"independent nodes", "independent nodes in the other order, renamed"},
