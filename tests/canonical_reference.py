@@ -26,14 +26,14 @@ BITS = {
 STRING = 8
 
 
-class InvalidModel(Exception):  # noqa: N818
+class InvalidModelError(Exception):
     """The model has no canonical form."""
 
 
 def digests(model: ModelProto, base_dir: str = "") -> dict:
     """The three digests of a model whose external files lie in ``base_dir``."""
     if not model.HasField("graph"):
-        raise InvalidModel("the model has no graph")
+        raise InvalidModelError("the model has no graph")
     writer = Writer(model, base_dir)
     graph = string("tvm-model-hash/graph/1") + writer.model_stream()
     weights = string("tvm-model-hash/weights/1") + items(map(writer.tensor, writer.weights))
@@ -79,7 +79,7 @@ def domain_of(domain):
 
 def define(table, name, value):
     if name in table:
-        raise InvalidModel(f"{name!r} is defined twice")
+        raise InvalidModelError(f"{name!r} is defined twice")
     table[name] = value
 
 
@@ -105,9 +105,9 @@ class Scope:
                     define(self.computed, name, (i, j))
         for name in self.computed:
             if name in self.inputs or name in self.initializers:
-                raise InvalidModel(f"{name!r} is defined twice")
+                raise InvalidModelError(f"{name!r} is defined twice")
         if len(set(self.inputs)) < len(self.inputs):
-            raise InvalidModel("an input is defined twice")
+            raise InvalidModelError("an input is defined twice")
         self.numbers = {}  # index of the node in the proto -> number; once it was walked
         self.weight_numbers = {}  # name -> number; once the stream refers to it
 
@@ -129,7 +129,7 @@ class Scope:
             if i in self.numbers:
                 return
             if i in entered:
-                raise InvalidModel(f"a cycle goes through {self.proto.node[i].output[0]!r}")
+                raise InvalidModelError(f"a cycle goes through {self.proto.node[i].output[0]!r}")
             entered.add(i)
             node = self.proto.node[i]
             for name in node.input:
@@ -194,7 +194,7 @@ class Writer:
         def output(i):
             name = scope.outputs[i]
             if not name:
-                raise InvalidModel("an output has no name")
+                raise InvalidModelError("an output has no name")
             if not is_model:
                 return self.ref(name, scope)
             return string(name) + self.type(scope.proto.output[i].type) + self.ref(name, scope)
@@ -221,7 +221,7 @@ class Writer:
             number = self.function_numbers.setdefault(key, len(self.function_numbers))
             return u64(0) + u64(number)
         if key[0] not in scope.imports:
-            raise InvalidModel(f"the domain {key[0]!r} of {key[1]} is not imported")
+            raise InvalidModelError(f"the domain {key[0]!r} of {key[1]} is not imported")
         return u64(1) + i64(scope.imports[key[0]])
 
     def ref(self, name, scope):
@@ -231,7 +231,7 @@ class Writer:
         while not scope.defines(name):
             scope, level = scope.outer, level + 1
             if scope is None:
-                raise InvalidModel(f"nothing defines {name!r}")
+                raise InvalidModelError(f"nothing defines {name!r}")
         if name in scope.computed:
             node, index = scope.computed[name]
             return u64(4) + u64(level) + u64(scope.numbers[node]) + u64(index)
@@ -273,7 +273,7 @@ class Writer:
         if a.type in many:
             field, element = many[a.type]
             return stream + u64(0) + items(map(one[element][1], getattr(a, field)))
-        raise InvalidModel(f"attribute {a.name!r} has the type {a.type}")
+        raise InvalidModelError(f"attribute {a.name!r} has the type {a.type}")
 
     def function(self, f):
         scope = Scope(f, imports_of(f))
@@ -324,25 +324,25 @@ class Writer:
 
     def content(self, t):
         if min(t.dims, default=0) < 0:
-            raise InvalidModel(f"tensor {t.name!r} has the shape {list(t.dims)}")
+            raise InvalidModelError(f"tensor {t.name!r} has the shape {list(t.dims)}")
         count = math.prod(t.dims)
         if t.data_type == STRING:
             if len(t.string_data) != count:
-                raise InvalidModel(
+                raise InvalidModelError(
                     f"tensor {t.name!r} has {len(t.string_data)} strings, not {count}"
                 )
             return items(map(data, t.string_data))
         if t.data_type not in BITS:
-            raise InvalidModel(f"tensor {t.name!r} has the element type {t.data_type}")
+            raise InvalidModelError(f"tensor {t.name!r} has the element type {t.data_type}")
         bits = BITS[t.data_type] * count
         if t.data_location == TensorProto.EXTERNAL:
             content = self.external(t)
         else:
             content = t.raw_data if t.HasField("raw_data") else typed(t)
             if len([1 for field, _ in t.ListFields() if field.name.endswith("_data")]) > 1:
-                raise InvalidModel(f"tensor {t.name!r} keeps data in two places")
+                raise InvalidModelError(f"tensor {t.name!r} keeps data in two places")
         if len(content) != (bits + 7) // 8:
-            raise InvalidModel(f"tensor {t.name!r} has {len(content)} bytes for {bits} bits")
+            raise InvalidModelError(f"tensor {t.name!r} has {len(content)} bytes for {bits} bits")
         if bits % 8:
             content = content[:-1] + bytes([content[-1] & ((1 << bits % 8) - 1)])
         return data(content)
@@ -358,7 +358,7 @@ def imports_of(proto):
     versions = {}
     for entry in proto.opset_import:
         if versions.setdefault(domain_of(entry.domain), entry.version) != entry.version:
-            raise InvalidModel(f"the domain {entry.domain!r} is imported in two versions")
+            raise InvalidModelError(f"the domain {entry.domain!r} is imported in two versions")
     return versions
 
 
