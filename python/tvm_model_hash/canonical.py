@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 from onnx import AttributeProto, TensorProto
 
+from .digest import check_model_type
 from .errors import ExternalDataError, InvalidModelError
 from .external import ExternalFiles, describe_tensor, is_external, load_model
 from .scope import (
@@ -51,6 +52,8 @@ _FIELDS = {
     TensorProto.UINT64: "uint64_data",
     TensorProto.STRING: "string_data",
 }
+
+_ELEMENT_TYPES = {int(known): known for known in ir.DataType if known != TensorProto.UNDEFINED}
 
 # The field that holds an attribute's value.
 _ATTRIBUTE_FIELDS = {
@@ -308,19 +311,21 @@ class CanonicalModel:
         items = value if is_list else [value]
         if is_list:
             yield _count(items, place, "values")
-        for item in subgraphs if kind in GRAPH_TYPES else items:
+        for index, item in enumerate(subgraphs if kind in GRAPH_TYPES else items):
+            where = f"{place}[{index}]" if is_list else place
             if isinstance(item, Scope):
+                item.place = where  # with the number of the node, which it has by now
                 yield from self._graph(item)
             elif isinstance(item, onnx.TypeProto):
-                yield from _type(item, place)
+                yield from _type(item, where)
             else:
-                yield from self._tensor(item, place)
+                yield from self._tensor(item, where)
 
     def _function(self, place: str, key: _Operator) -> Iterator[Part]:
         proto = self._functions[key]
         imports = opset_imports(proto.opset_import)
         yield _count(proto.input, place, "inputs")
-        names = sorted(proto.attribute)
+        names = sorted(proto.attribute, key=str)
         yield Part(_list(map(_str, names)), place, "attributes without default are", names)
         attributes = sorted_attributes(proto.attribute_proto, place)
         yield _attribute_names(attributes, place)
@@ -362,22 +367,24 @@ class CanonicalModel:
     def _elements(self, tensor: TensorProto, place: str) -> memoryview:
         if is_external(tensor):
             return self._external(tensor)
+        raw = tensor.raw_data  # a copy, so just once
         field = _FIELDS.get(tensor.data_type, "int32_data")
-        found = _filled_fields(tensor)
-        if len(found) > 1 or not {*found} <= {"raw_data", field}:
+        found = _typed_fields(tensor) + ["raw_data"] * bool(raw)
+        if found not in ([], ["raw_data"], [field]):
             raise InvalidModelError(
                 f"{place}: {describe_tensor(tensor)} holds data in {' and '.join(found)}, "
                 f"expected it in raw_data or {field} alone"
             )
         if tensor.HasField("raw_data"):
-            return memoryview(tensor.raw_data)
+            return memoryview(raw)
         try:
             return memoryview(ir.TensorProtoTensor(tensor).tobytes())
         except ValueError as error:  # elements that their type can't have
             raise InvalidModelError(f"{place}: {describe_tensor(tensor)}: {error}") from error
 
     def _strings(self, tensor: TensorProto, count: int, place: str) -> list[bytes]:
-        if is_external(tensor) or _filled_fields(tensor) not in ([], ["string_data"]):
+        found = _typed_fields(tensor)
+        if is_external(tensor) or tensor.raw_data or found not in ([], ["string_data"]):
             raise InvalidModelError(
                 f"{place}: {describe_tensor(tensor)} is of strings, expected them in string_data"
             )
@@ -412,6 +419,8 @@ def open_model(model: onnx.ModelProto | str | os.PathLike[str]) -> CanonicalMode
 
     Raises
     ------
+    ModelTypeError
+        If it is neither.
     ModelFileError
         If the file cannot be read, or holds no model.
     ExternalDataError
@@ -419,9 +428,10 @@ def open_model(model: onnx.ModelProto | str | os.PathLike[str]) -> CanonicalMode
     InvalidModelError
         If the model contradicts itself.
     """
-    if isinstance(model, onnx.ModelProto):
-        return CanonicalModel(model)
-    return CanonicalModel(*load_model(model))
+    if isinstance(model, (str, os.PathLike)):
+        return CanonicalModel(*load_model(model))
+    check_model_type(model)
+    return CanonicalModel(model)
 
 
 def _operator(proto: onnx.NodeProto | onnx.FunctionProto, name: str) -> _Operator:
@@ -511,13 +521,12 @@ def _attribute_names(attributes: list[AttributeProto], place: str) -> Part:
 
 
 def _element_type(number: int, what: str) -> ir.DataType:
-    known = {int(known) for known in ir.DataType} - {TensorProto.UNDEFINED}
-    if number not in known:
+    if number not in _ELEMENT_TYPES:
         raise InvalidModelError(
-            f"{what} has the element type {number}, expected one that onnx-ir knows, of "
-            f"{min(known)} to {max(known)}: a newer one may know more"
+            f"{what} has the element type {number}, expected one from 1 to "
+            f"{max(_ELEMENT_TYPES)}: a newer onnx-ir may know more"
         )
-    return ir.DataType(number)
+    return _ELEMENT_TYPES[number]
 
 
 def _type_number(number: int, place: str) -> bytes:
@@ -526,8 +535,8 @@ def _type_number(number: int, place: str) -> bytes:
     return _u64(number)
 
 
-def _filled_fields(tensor: TensorProto) -> list[str]:
-    fields = [*dict.fromkeys(_FIELDS.values()), "int32_data", "raw_data"]
+def _typed_fields(tensor: TensorProto) -> list[str]:
+    fields = dict.fromkeys([*_FIELDS.values(), "int32_data"])
     return [field for field in fields if len(getattr(tensor, field))]
 
 

@@ -40,7 +40,7 @@ def model_hash(model: onnx.ModelProto) -> str:
     ModelSerializationError
         If protobuf cannot serialize the model, which it cannot from 2 GiB on.
     """
-    _check_type(model)
+    check_model_type(model)
     try:
         data = model.SerializeToString()
     except Exception as error:  # protobuf's back ends raise different types here
@@ -82,9 +82,6 @@ def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
         If a tensor's data is outside of the model and was not loaded; or, of a path, is not
         where it may be: in a regular file below the directory of the model.
     """
-    is_path = isinstance(model, (str, os.PathLike))
-    if not is_path:
-        _check_type(model)
     from .canonical import open_model
     from .external import load_external_data
 
@@ -103,7 +100,19 @@ def _digest(parts: Iterable[Part]) -> str:
     return digest.hexdigest()
 
 
-def _check_type(model: object) -> None:
+def check_model_type(model: object) -> None:
+    """Check that a value is a model.
+
+    Parameters
+    ----------
+    model : object
+        What is to be an ``onnx.ModelProto``.
+
+    Raises
+    ------
+    ModelTypeError
+        If it is something else.
+    """
     # By the message's name, so that reading a hash never waits for an import of onnx.
     found = getattr(getattr(model, "DESCRIPTOR", None), "full_name", None)
     if found != "onnx.ModelProto":

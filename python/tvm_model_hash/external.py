@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import onnx
 import onnx.external_data_helper
-from google.protobuf.message import DecodeError
 
 from .errors import ExternalDataError, ModelFileError
 
@@ -138,9 +137,9 @@ def load_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ExternalF
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise ModelFileError(f"cannot read {path!r}: {error.strerror or error}") from error
-    except DecodeError as error:
+    except Exception as error:  # each format that onnx reads has its own
         raise ModelFileError(
-            f"{path!r} is not an ONNX model: protobuf cannot parse it ({error})"
+            f"{path!r} is not an ONNX model, it cannot be parsed ({type(error).__name__}: {error})"
         ) from error
     files = ExternalFiles(os.path.dirname(path))
     for tensor in _tensors(model):
@@ -215,9 +214,11 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield from graph.initializer
             sparse = list(graph.sparse_initializer)
         for attribute in attributes:
-            yield from [attribute.t, *attribute.tensors]
-            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
-            pending += [attribute.g, *attribute.graphs]
+            yield from [*attribute.tensors, attribute.t]
+            sparse += [*attribute.sparse_tensors, attribute.sparse_tensor]
+            pending += attribute.graphs
+            if attribute.HasField("g"):
+                pending.append(attribute.g)
         for tensor in sparse:
             yield from (tensor.values, tensor.indices)
 

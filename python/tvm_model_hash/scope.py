@@ -331,7 +331,7 @@ def sorted_attributes(attributes: Iterable[AttributeProto], place: str) -> list[
         If two have the same name; the message begins with ``place``.
     """
     # By code points, which is the order of their bytes in UTF-8 too.
-    ordered = sorted(attributes, key=lambda attribute: attribute.name)
+    ordered = sorted(attributes, key=lambda attribute: str(attribute.name))
     for one, other in itertools.pairwise(ordered):
         if one.name == other.name:
             raise InvalidModelError(
