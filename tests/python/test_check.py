@@ -444,7 +444,7 @@ def test_a_deployment_that_is_refused_is_not_loaded(deployment, tmp_path):
     trace = tmp_path / "loaded"
     source = tmp_path / "trace.cc"
     source.write_text(LOADED % trace)
-    code, lib = vm_hash.load(deployment, tvm.cpu(), None)._exec.save()
+    _, lib = vm_hash.load(deployment, tvm.cpu(), None)._exec.save()
     lib.export_library(str(deployment / "lib.so"), options=[str(source)])
     for expected in (layer(2), "0" * 64):
         with pytest.raises(ModelHashMismatch):
@@ -538,7 +538,8 @@ sys.modules["tvm_model_hash"] = None
 import numpy, tvm
 from tvm.runtime.vm import Executable, VirtualMachine
 d = sys.argv[1]
-exe = Executable.load_exec(open(d + "/code.ro", "rb").read(), tvm.runtime.load_module(d + "/lib.so"))
+lib = tvm.runtime.load_module(d + "/lib.so")
+exe = Executable.load_exec(open(d + "/code.ro", "rb").read(), lib)
 exe.load_late_bound_consts(d + "/consts")
 x = numpy.linspace(-1, 1, 16, dtype="float32").reshape(1, 16)
 print(json.dumps(VirtualMachine(exe, tvm.cpu()).run(x).numpy().tolist()))
