@@ -3,15 +3,16 @@
 
 Every interpreter of the environment runs :func:`start` when it starts, by way of
 tvm_model_hash.pth. It must stay cheap there: nothing but ``sys`` and ``os`` is imported
-until TVM is.
+until TVM is. TVM 0.25 and later runs it as an entry point of the group ``tvm.backends`` too, at
+the end of ``import tvm``, so that it is not missing where .pth files are not read.
 """
 
 import os
 import sys
 
-# The patch table: for each module of TVM, the integration that patches it, and what it sets
-# there: attribute of TVM's module -> attribute of the integration. The integrations' files
-# lie under tvm/ beside this one as they would in TVM's tree.
+# The patch tables, for TVM with Relay and with Relax: for each module of TVM, the integration that
+# patches it, and what it sets there: attribute of TVM's module -> attribute of the integration. The
+# integrations' files lie under tvm/ beside this one as they would in TVM's tree.
 PATCHES = {
     "tvm.runtime.vm": (
         "tvm.runtime.vm_hash",
@@ -39,19 +40,45 @@ PATCHES = {
     ),
 }
 
-# Packages of TVM that our files under tvm/ beside this one extend.
-_PACKAGES = {"tvm.ir", *(integration.rpartition(".")[0] for integration, _ in PATCHES.values())}
+RELAX_PATCHES = {
+    "tvm.runtime.module": (
+        "tvm.runtime.library_hash",
+        {"Module.export_library": "export_library"},
+    ),
+    "tvm.runtime.vm": (
+        "tvm.runtime.relax_vm_hash",
+        {
+            "VirtualMachine.__init__": "init",
+            "VirtualMachine.get_hash": "get_hash",
+            "VirtualMachine.check_hash": "check_hash",
+        },
+    ),
+    "tvm.relax.vm_build": (
+        "tvm.relax.vm_build_hash",
+        {
+            "build": "build",
+            "VMExecutable.get_hash": "get_hash",
+            "VMExecutable.save_hash": "save_hash",
+            "VMExecutable.check_hash": "check_hash",
+        },
+    ),
+    "tvm.relax.frontend.onnx.onnx_frontend": (
+        "tvm.relax.frontend.onnx.onnx_hash",
+        {"from_onnx": "from_onnx"},
+    ),
+}
 
 _MISSING = object()
 
 _finder = None  # the finder in sys.meta_path, while there is one
 _applied: list = []  # (module, path, original or _MISSING, replacement) of what is patched
 _refused = False  # a TVM that is not supported was found, and warned about
+_wanted = os.environ.get("TVM_MODEL_HASH") != "0"  # or what install and uninstall have said since
 
 
 def start():
     """Activate, unless the environment variable ``TVM_MODEL_HASH`` is ``0``."""
-    if os.environ.get("TVM_MODEL_HASH") != "0":
+    if _wanted:
         install()
 
 
@@ -61,11 +88,13 @@ def install():
     Modules of TVM that are imported already are patched now, the others when they are
     imported. Does nothing where it is active already.
     """
-    global _finder
-    if _finder is None:
+    global _finder, _wanted
+    _wanted = True
+    table = _table()
+    if _finder is None and set(table) - set(sys.modules):
         _finder = _Finder()
         sys.meta_path.insert(0, _finder)
-    for name in PATCHES:
+    for name in table:
         if name in sys.modules:
             _patch(sys.modules[name])
 
@@ -76,8 +105,8 @@ def uninstall():
     A ``from_onnx`` that was imported by name before keeps its keyword, and what was compiled
     keeps its hash.
     """
-    global _refused
-    _refused = False
+    global _refused, _wanted
+    _refused = _wanted = False
     _remove_finder()
     while _applied:
         module, path, original, replacement = _applied.pop()
@@ -89,7 +118,7 @@ def uninstall():
                 delattr(owner, attribute)
             else:
                 setattr(owner, attribute, original)
-    for name in _PACKAGES & set(sys.modules):
+    for name in _packages({**PATCHES, **RELAX_PATCHES}):
         path = sys.modules[name].__path__
         if _directory(name) in path:
             path.remove(_directory(name))
@@ -111,7 +140,7 @@ class _Finder:
     """A meta path finder that finds nothing itself, and has patched what the others find."""
 
     def __init__(self):
-        self.pending = set(PATCHES) - set(sys.modules)
+        self.pending = set(_table()) - set(sys.modules)
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in self.pending:
@@ -133,10 +162,11 @@ class _Finder:
         def exec_and_patch(module):
             del loader.exec_module
             exec_module(module)
+            _patch(module)
             self.pending.discard(module.__name__)
+            self.pending &= set(_table())  # now that it is known which TVM it is
             if not self.pending and _finder is self:
                 _remove_finder()
-            _patch(module)
 
         loader.exec_module = exec_and_patch
 
@@ -151,8 +181,9 @@ def _remove_finder():
 def _patch(module):
     """Patch one of TVM's modules. Never raises: TVM without this package beats no TVM."""
     try:
-        if _is_supported():
-            _apply(module, *PATCHES[module.__name__])
+        table = _table()
+        if module.__name__ in table:
+            _apply(module, *table[module.__name__])
     except Exception as error:
         _warn(
             f"tvm-model-hash could not patch {module.__name__}, which stays as it was "
@@ -161,27 +192,42 @@ def _patch(module):
         )
 
 
-def _is_supported():
+def _table():
+    """The patch table for the TVM of this process, and both as long as there is none."""
     global _refused
-    from .versions import RELAY_TVM_VERSIONS
+    if _refused:
+        return {}
+    if sys.modules.get("tvm") is None:
+        return {**PATCHES, **RELAX_PATCHES}
+    from .versions import RELAX_TVM_VERSIONS, RELAY_TVM_VERSIONS
 
+    # In TVM 0.19, libinfo has the version before the package has it.
     found = sys.modules["tvm._ffi.libinfo" if "tvm._ffi.libinfo" in sys.modules else "tvm"]
     version = getattr(found, "__version__", "of an unknown version")
-    if version not in RELAY_TVM_VERSIONS and not _refused:
-        _refused = True
-        _warn(
-            f"tvm-model-hash does not support TVM {version} and left it unchanged; it supports "
-            f"TVM {', '.join(RELAY_TVM_VERSIONS)}. TVM_MODEL_HASH=0 in the environment switches "
-            "it off, and this warning too."
-        )
-    return not _refused
+    if version in RELAY_TVM_VERSIONS:
+        return PATCHES
+    if version in RELAX_TVM_VERSIONS:
+        return RELAX_PATCHES
+    _refused = True
+    _warn(
+        f"tvm-model-hash does not support TVM {version} and left it unchanged; it supports TVM "
+        f"{', '.join(RELAY_TVM_VERSIONS)} (Relay) and {', '.join(RELAX_TVM_VERSIONS)} (Relax). "
+        "TVM_MODEL_HASH=0 in the environment switches it off, and this warning too."
+    )
+    return {}
+
+
+def _packages(table):
+    """The packages of TVM that are imported and that our files extend."""
+    integrations = {integration.rpartition(".")[0] for integration, _ in table.values()}
+    return ({"tvm.ir"} | integrations) & set(sys.modules)
 
 
 def _apply(module, integration, replacements):
     import importlib
 
     # As further directories of TVM's own packages: a file of TVM's own comes first.
-    for name in _PACKAGES & set(sys.modules):
+    for name in _packages(_table()):
         path = sys.modules[name].__path__
         if _directory(name) not in path:
             path.append(_directory(name))

@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
 
 MODULES_SYMBOL = "__tvm_dev_mblob"
+#: The same since TVM 0.25, where the tree of the modules stands before them.
+FFI_MODULES_SYMBOL = "__tvm_ffi__library_bin"
 #: Type key of the entry that stands for the library's own functions.
 OWN_FUNCTIONS = "_lib"
 
 # What TVM's loader fills in or looks up (library_module.cc). None of them is in every library.
 _TVM_SYMBOLS = (
     MODULES_SYMBOL,
+    FFI_MODULES_SYMBOL,
+    "__tvm_ffi__library_ctx",
+    "__tvm_ffi_main",
     "__tvm_module_ctx",
     "__tvm_main__",
     "__TVMAPISetLastError",
@@ -52,6 +57,10 @@ _MACH_O = (
 _GZIP = b"\x1f\x8b"
 _TAR_MAGIC = (257, b"ustar")
 _TAR_BLOCK = 512
+_INDEX_BYTES = 8
+#: The file in an archive that brings a record into the library.
+RECORD_SOURCE_NAME = "tvm_model_hash.c"
+_MAX_SOURCE_BYTES = 16 * 1024
 
 # What is kept of a file inside an archive: the headers and TVM's own are at its beginning, the
 # symbols and their names at its end. Elsewhere each step back means to decompress it again.
@@ -109,9 +118,38 @@ class Library:
         """
         raise NotImplementedError
 
+    def defines(self, name: str) -> bool:
+        """Whether the library defines a symbol; it need not stand for bytes in the file.
+
+        Parameters
+        ----------
+        name : str
+            The symbol's name.
+
+        Returns
+        -------
+        defined : bool
+        """
+        raise NotImplementedError
+
+    def record_source(self) -> bytes | None:
+        """Get the source file with the record, which is compiled when the library is loaded.
+
+        Returns
+        -------
+        text : bytes or None
+            None where the library has no such file, as all but archives.
+
+        Raises
+        ------
+        ArtifactError
+            If the library is damaged.
+        """
+        return None
+
     def is_from_tvm(self) -> bool:
         """Whether the library has one of the symbols that TVM's loader looks for."""
-        return any(self.symbol(name) for name in _TVM_SYMBOLS)
+        return any(self.defines(name) for name in _TVM_SYMBOLS)
 
     def root_module(self) -> Module | None:
         """Find the module that ``tvm.runtime.load_module`` would return.
@@ -126,7 +164,9 @@ class Library:
         ArtifactError
             If the library is damaged.
         """
-        symbol = self.symbol(MODULES_SYMBOL)
+        name, symbol = MODULES_SYMBOL, self.symbol(MODULES_SYMBOL)
+        if symbol is None:
+            name, symbol = FFI_MODULES_SYMBOL, self.symbol(FFI_MODULES_SYMBOL)
         if symbol is None:
             return None
         reader = Reader(symbol.file, symbol.size, self.source, symbol.offset, "module blob")
@@ -134,10 +174,17 @@ class Library:
         if size != symbol.size - reader.position:
             raise ArtifactError(
                 f"{self.source} is damaged: its module blob says {size} bytes follow, and the "
-                f"symbol {MODULES_SYMBOL} has room for {symbol.size - reader.position}"
+                f"symbol {name} has room for {symbol.size - reader.position}"
             )
         # The modules stand in the order of a walk from the root: it is the first.
-        if reader.count("module count") == 0:
+        if name == MODULES_SYMBOL:
+            count = reader.count("module count")
+        else:
+            # For each module the beginning of its imports in the list behind, and the list's end.
+            count = reader.count("module tree") - 1
+            reader.skip(_INDEX_BYTES * (count + 1), "module tree")
+            reader.skip(_INDEX_BYTES * reader.count("module tree"), "module tree")
+        if count <= 0:
             return None
         return Module(reader.string("module's type key").decode("ascii", "replace"), reader)
 
@@ -200,12 +247,20 @@ class _ElfLibrary(Library):
             self._find: Any = self._find_in_sections if relocatable else self._find_in_segments
             self._table: Any = self._symbol_table() if relocatable else self._dynamic_segment()
 
+    def defines(self, name: str) -> bool:
+        with self._damage_named(self.source):
+            return self._find(name) is not None
+
     def symbol(self, name: str) -> Symbol | None:
         with self._damage_named(self.source):
             found = self._find(name)
-        if found is None:
-            return None
-        offset, size = found
+            if found is None:
+                return None
+            offset, size = self._offset(found), found["st_size"]
+        if offset is None:
+            raise ArtifactError(
+                f"{self.source} is damaged: nothing in the file holds the symbol {name}"
+            )
         if offset + size > self.size:
             raise ArtifactError(
                 f"{self.source} is truncated: the symbol {name} lies at bytes {offset} to "
@@ -220,19 +275,15 @@ class _ElfLibrary(Library):
         return table
 
     def _dynamic_segment(self) -> Any:
-        segment = next(self.elf.iter_segments("PT_DYNAMIC"), None)
+        segment: Any = next(self.elf.iter_segments("PT_DYNAMIC"), None)
         if segment is None or segment.get_table_offset("DT_SYMTAB")[1] is None:
             raise _stripped(self.source)
         return segment
 
-    def _find_in_sections(self, name: str) -> tuple[int, int] | None:
-        for symbol in self._table.get_symbol_by_name(name) or ():
-            if symbol["st_shndx"] != "SHN_UNDEF":
-                section = self.elf.get_section(symbol["st_shndx"])
-                return section["sh_offset"] + symbol["st_value"], symbol["st_size"]
-        return None
+    def _find_in_sections(self, name: str) -> Any:
+        return self._first_defined(self._table.get_symbol_by_name(name) or [])
 
-    def _find_in_segments(self, name: str) -> tuple[int, int] | None:
+    def _find_in_segments(self, name: str) -> Any:
         from elftools.elf.hash import GNUHashTable
 
         _, hash_offset = self._table.get_table_offset("DT_GNU_HASH")
@@ -240,16 +291,21 @@ class _ElfLibrary(Library):
             symbols = [GNUHashTable(self.elf, hash_offset, self._table).get_symbol(name)]
         else:
             symbols = self._table.get_symbol_by_name(name) or []
+        return self._first_defined(symbols)
+
+    @staticmethod
+    def _first_defined(symbols: list[Any]) -> Any:
         for symbol in symbols:
             if symbol is not None and symbol["st_shndx"] != "SHN_UNDEF":
-                # Of the address alone: a range that is longer than the file is told by the caller.
-                offset = next(self.elf.address_offsets(symbol["st_value"]), None)
-                if offset is None:
-                    raise ArtifactError(
-                        f"{self.source} is damaged: no segment holds the symbol {name}"
-                    )
-                return offset, symbol["st_size"]
+                return symbol
         return None
+
+    def _offset(self, symbol: Any) -> int | None:
+        if self.container == "object file":
+            section = self.elf.get_section(symbol["st_shndx"])
+            return section["sh_offset"] + symbol["st_value"]
+        # Of the address alone: a range that is longer than the file is told by the caller.
+        return next(self.elf.address_offsets(symbol["st_value"]), None)
 
     @staticmethod
     @contextmanager
@@ -297,7 +353,12 @@ class _TarLibrary(Library):
         super().__init__("tar", source)
         self._objects: list[_ElfLibrary] = []
         self._skipped: list[str] = []
+        self._record_source: bytes | None = None
         self._remaining = self._open_objects(file)
+
+    def defines(self, name: str) -> bool:
+        libraries = itertools.chain(self._objects, self._remaining)
+        return any(library.defines(name) for library in libraries)
 
     def symbol(self, name: str) -> Symbol | None:
         for library in itertools.chain(self._objects, self._remaining):
@@ -305,6 +366,11 @@ class _TarLibrary(Library):
             if symbol is not None:
                 return symbol
         return None
+
+    def record_source(self) -> bytes | None:
+        for _ in self._remaining:
+            pass
+        return self._record_source
 
     def _open_objects(self, file: BinaryIO) -> Iterator[_ElfLibrary]:
         with _archive_damage_named(self.source):
@@ -326,6 +392,8 @@ class _TarLibrary(Library):
                     self._objects.append(_ElfLibrary(contents, member.size, source))
                     yield self._objects[-1]
                 else:
+                    if os.path.basename(member.name) == RECORD_SOURCE_NAME:
+                        self._record_source = head + contents.read(_MAX_SOURCE_BYTES)
                     found = _unsupported_format(head) or "not an object file"
                     self._skipped.append(f"{member.name!r} is {found}")
             # Python's reader takes an archive that was cut between two files for a whole one.
@@ -333,7 +401,7 @@ class _TarLibrary(Library):
                 raise ArtifactError(
                     f"{self.source} is truncated: the end of the archive is missing"
                 )
-        if not self._objects:
+        if not self._objects and self._record_source is None:
             skipped = "; ".join(self._skipped[:5]) or "it is empty"
             raise UnknownArtifactError(
                 f"{self.source} is an archive without an ELF object file ({skipped}): expected "

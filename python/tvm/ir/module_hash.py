@@ -23,7 +23,8 @@ def get_record(mod):
     Returns
     -------
     record : tvm_model_hash.Record or None
-        The record, None if the module has no attribute ``model_hash``.
+        The record, None if neither the module nor its function ``main`` has an attribute
+        ``model_hash``.
 
     Raises
     ------
@@ -32,19 +33,37 @@ def get_record(mod):
     RecordError
         If the module's record is malformed.
     HashConflictError
-        If the module's record is of another model than the attribute.
+        If these attributes are not of one model.
     """
-    attrs = getattr(mod, "attrs", None)
+    functions = getattr(mod, "functions", None) or {}
+    # Passes that drop the attributes of one keep those of the other.
+    owners = {"IRModule": mod}
+    for variable, function in functions.items():
+        if variable.name_hint == "main":
+            owners["function 'main'"] = function
+    records = {owner: _own_record(node, owner) for owner, node in owners.items()}
+    found = {owner: record for owner, record in records.items() if record is not None}
+    if len({record.model for record in found.values()}) > 1:
+        models = ", ".join(f"of the {owner} {record.model}" for owner, record in found.items())
+        raise HashConflictError(
+            f"the attributes {MODEL_HASH_ATTR!r} are different: {models}. Remove the wrong one, "
+            f"with without_attr({MODEL_HASH_ATTR!r}) and without_attr({RECORD_ATTR!r})"
+        )
+    return next(iter(found.values()), None)
+
+
+def _own_record(node, owner):
+    attrs = getattr(node, "attrs", None)
     if not attrs or MODEL_HASH_ATTR not in attrs:
         return None
     value = attrs[MODEL_HASH_ATTR]
-    model_hash = check_model_hash(value, f"the IRModule's attribute {MODEL_HASH_ATTR!r}")
+    model_hash = check_model_hash(value, f"the {owner}'s attribute {MODEL_HASH_ATTR!r}")
     if RECORD_ATTR not in attrs:
         return Record(model_hash)
     record = Record.parse(str(attrs[RECORD_ATTR]))
     if record.model != model_hash:
         raise HashConflictError(
-            f"the IRModule's attribute {MODEL_HASH_ATTR!r} is {model_hash}, and its "
+            f"the {owner}'s attribute {MODEL_HASH_ATTR!r} is {model_hash}, and its "
             f"{RECORD_ATTR!r} is of model {record.model}: expected the same; set both, or remove "
             f"the second with without_attr({RECORD_ATTR!r})"
         )
@@ -52,18 +71,18 @@ def get_record(mod):
 
 
 def set_record(mod, record):
-    """Copy a module and put a record into the copy's attributes.
+    """Copy a module or a function and put a record into the copy's attributes.
 
     Parameters
     ----------
-    mod : tvm.IRModule
-        The module; it is not changed.
+    mod : tvm.IRModule or tvm.ir.BaseFunc
+        The module or function; it is not changed.
     record : tvm_model_hash.Record
         The identities of the model that the module was imported from.
 
     Returns
     -------
-    mod : tvm.IRModule
+    mod : tvm.IRModule or tvm.ir.BaseFunc
         The copy.
     """
     return mod.with_attrs({MODEL_HASH_ATTR: record.model, RECORD_ATTR: str(record)})
@@ -108,7 +127,7 @@ def copy_hash(source, target):
     if record is None:
         raise NoHashError(
             f"the source module has no attribute {MODEL_HASH_ATTR!r} to copy: import its model "
-            "with relay.frontend.from_onnx(..., get_hash=True)"
+            "with from_onnx(..., get_hash=True)"
         )
     if present is not None and present.model != record.model:
         raise HashConflictError(

@@ -13,10 +13,9 @@ import os
 import warnings
 
 from tvm._ffi import get_global_func
-from tvm.contrib.utils import TempDirectory
 
 import tvm_model_hash
-from tvm_model_hash import verdict
+from tvm_model_hash import integration, verdict
 from tvm_model_hash.carriers import read_record
 from tvm_model_hash.carriers.constants import trailer
 from tvm_model_hash.deployment import CODE_NAME, CONSTANTS_NAME, LIBRARY_NAME, Deployment
@@ -24,16 +23,17 @@ from tvm_model_hash.errors import (
     ArtifactError,
     BuildMismatchError,
     HashConflictError,
-    NoHashError,
 )
 from tvm_model_hash.files import new_directory
-from tvm_model_hash.hash_file import write_hash_file
+from tvm_model_hash.integration import directory_path, get_hash, no_hash, save_hash
 from tvm_model_hash.vm_header import record_from_listing, rewrite_record
 
 from .module import Module, load_module
 from .vm import Executable, VirtualMachine
 
 _SET_RECORD = "runtime.SetExecutableRecord"
+
+check_hash = integration.check_hash  # a parameter below has this name too
 
 _move_late_bound_consts = Executable.move_late_bound_consts
 _load_late_bound_consts = Executable.load_late_bound_consts
@@ -119,77 +119,6 @@ def set_record(exe, record):
     return exe
 
 
-def get_hash(self):
-    """Get the hash of the ONNX model that was compiled.
-
-    Returns
-    -------
-    model_hash : str or None
-        SHA-256 of the serialized model, 64 lowercase hexadecimal digits; None if the executable
-        carries none.
-
-    Raises
-    ------
-    tvm_model_hash.RecordError
-        If what it carries is malformed.
-    """
-    record = get_record(self)
-    return None if record is None else record.model
-
-
-def save_hash(self, directory):
-    """Write the hash of the ONNX model that was compiled to ``hash.txt``.
-
-    Parameters
-    ----------
-    directory : str, os.PathLike or tvm.contrib.utils.TempDirectory
-        A directory that exists; a ``hash.txt`` in it is replaced.
-
-    Returns
-    -------
-    path : str
-        The path of the file, which holds 64 lowercase hexadecimal digits and nothing else.
-
-    Raises
-    ------
-    tvm_model_hash.NoHashError
-        If the executable carries no hash; nothing is written.
-    tvm_model_hash.OutputError
-        If the directory does not exist, is none, or cannot be written to.
-    """
-    model_hash = get_hash(self)
-    if model_hash is None:
-        raise _no_hash()
-    return write_hash_file(_path(directory), model_hash)
-
-
-def check_hash(self, model_or_hash, exact=False):
-    """Check that this was compiled from a model.
-
-    Parameters
-    ----------
-    model_or_hash : onnx.ModelProto, tvm_model_hash.Record, str or os.PathLike
-        The model, the path of an ONNX file or of a ``hash.txt``, a model hash of 64 hexadecimal
-        digits, or a record.
-    exact : bool
-        Whether a model that is only equivalent (serialized differently, with the same graph and
-        the same weights) is refused too.
-
-    Returns
-    -------
-    verdict : tvm_model_hash.Verdict
-        A match, or equivalent.
-
-    Raises
-    ------
-    tvm_model_hash.ModelHashMismatch
-        If it was compiled from another model, or carries no hash; with the verdict on it.
-    tvm_model_hash.ModelHashError
-        If the model or the hash cannot be read.
-    """
-    return verdict.check(model_or_hash, self).require(exact)
-
-
 @functools.wraps(_move_late_bound_consts)
 def move_late_bound_consts(self, path, byte_limit):
     _move_late_bound_consts(self, path, byte_limit)
@@ -241,8 +170,8 @@ def save(vm_exec, directory, byte_limit=None):
         If the directory is not empty, or cannot be written.
     """
     if get_hash(vm_exec) is None:
-        raise _no_hash()
-    with new_directory(_path(directory)) as temporary:
+        raise no_hash()
+    with new_directory(directory_path(directory)) as temporary:
         constants = os.path.join(temporary, CONSTANTS_NAME)
         if byte_limit is not None:
             move_late_bound_consts(vm_exec, constants, byte_limit)
@@ -256,7 +185,7 @@ def save(vm_exec, directory, byte_limit=None):
             if byte_limit is not None:
                 # The executable goes on working as it did before.
                 _load_late_bound_consts(vm_exec, constants)
-    return _path(directory)
+    return directory_path(directory)
 
 
 def load(directory, device, expected, memory_cfg=None):
@@ -290,7 +219,7 @@ def load(directory, device, expected, memory_cfg=None):
     tvm_model_hash.ModelHashError
         If the deployment or the model cannot be read, or a sealed file was changed.
     """
-    directory = _path(directory)
+    directory = directory_path(directory)
     if expected is not None:
         verdict.check(expected, directory).require()
     deployment = Deployment.read(directory)
@@ -311,24 +240,14 @@ def load(directory, device, expected, memory_cfg=None):
 @verdict.read.register(VirtualMachine)
 @verdict.read.register(Module)
 def _read(artifact):
+    record = get_record(artifact)
     exe = getattr(artifact, "_exec", artifact)
     exe = exe if isinstance(exe, Executable) else Executable(exe)
-    return verdict.Found(get_record(exe), lambda: exe.get_function_params("main"))
+    return verdict.Found(record, lambda: exe.get_function_params("main"))
 
 
 def _is_local(exe):
     return exe.mod.type_key == "VMExecutable"
-
-
-def _path(directory):
-    return directory.temp_dir if isinstance(directory, TempDirectory) else os.fspath(directory)
-
-
-def _no_hash():
-    return NoHashError(
-        "the executable carries no model hash to save: import its model with "
-        "relay.frontend.from_onnx(..., get_hash=True)"
-    )
 
 
 def _library_path():

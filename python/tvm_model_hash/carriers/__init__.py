@@ -20,6 +20,7 @@ from ..record import Record
 from ..vm_header import MAGIC
 from .base import Artifact, Carrier, Interface, Patch, Source
 from .constants import LateBoundConstants
+from .relax import RelaxLibrary
 from .relay_vm import RelayVM
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "write_record",
 ]
 
-_CARRIERS: tuple[type[Carrier], ...] = (RelayVM, LateBoundConstants)
+_CARRIERS: tuple[type[Carrier], ...] = (RelayVM, LateBoundConstants, RelaxLibrary)
 
 _CHUNK_BYTES = 1024 * 1024
 

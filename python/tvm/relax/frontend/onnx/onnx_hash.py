@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX import that keeps the model's identity."""
+
+import functools
+
+from tvm_model_hash.integration import document_get_hash, record_of_import
+
+from ....ir.module_hash import set_record
+from .onnx_frontend import from_onnx as _from_onnx
+
+_DOC = """    get_hash : bool, optional
+        Hash the model as it was handed over, before it is converted, and store the SHA-256 of
+        its serialized form as the attribute ``model_hash`` of the module and of its function
+        ``main``, from where ``relax.build`` takes it into the executable. Keyword only.
+
+"""
+
+
+@functools.wraps(_from_onnx)
+def from_onnx(model, *args, get_hash=False, **kwargs):
+    if not get_hash:
+        return _from_onnx(model, *args, **kwargs)
+    record = record_of_import(model)
+    mod = set_record(_from_onnx(model, *args, **kwargs), record)
+    # Some passes drop the module's attributes (detach_params), others those of functions.
+    mod["main"] = set_record(mod["main"], record)
+    return mod
+
+
+document_get_hash(from_onnx, _from_onnx, _DOC)
