@@ -18,13 +18,12 @@ from conftest import NETWORKS, layer, run_python, sha256
 from tvm import relay, rpc
 from tvm.driver import tvmc
 from tvm.ir.module_hash import copy_hash
-from tvm.relay.frontend.onnx_hash import model_hash
 from tvm.runtime import vm_hash
 from tvm.runtime.profiler_vm import VirtualMachineProfiler
 from tvm.runtime.vm import Executable, VirtualMachine
 
 import tvm_model_hash
-from tvm_model_hash import HashConflictError, InvalidHashError, NoHashError
+from tvm_model_hash import HashConflictError, InvalidHashError, NoHashError, model_hash
 
 TARGET = "llvm"
 X = np.linspace(-1, 1, 16, dtype="float32").reshape(1, 16)
