@@ -12,7 +12,6 @@ _DOC = """    get_hash : bool, optional
         Hash the model as it was handed over, before it is converted, and store the SHA-256 of
         its serialized form as the attribute ``model_hash`` of the module and of its function
         ``main``, from where ``relax.build`` takes it into the executable. Keyword only.
-
 """
 
 
