@@ -104,7 +104,7 @@ def test_the_hook_is_gone_once_it_has_fired():
 def test_relays_patches_stay_away():
     integrations = [integration for integration, _ in PATCHES.values()]
     code = f"""
-import warnings
+import sys, warnings
 warnings.simplefilter("error", RuntimeWarning)
 import tvm.relax.frontend.onnx, tvm.runtime.vm
 assert not set({integrations!r}) & set(sys.modules)

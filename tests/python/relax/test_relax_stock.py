@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TVM without this package loads and runs our libraries, and answers: in Python, over RPC, in C++."""
+"""A TVM without this package loads and runs our libraries, and answers, in Python, RPC and C++."""
 
 import json
 import pathlib
@@ -58,7 +58,7 @@ def test_a_stock_python_runs_it_and_answers(name, exported, stock_python, x):
 
 
 @pytest.mark.parametrize("name", ["lib.so", "lib.tar"])
-def test_a_stock_rpc_server_runs_it_and_answers(name, exported, stock, stock_python, x, tmp_path):
+def test_a_stock_rpc_server_runs_it_and_answers(name, exported, stock, stock_python, tmp_path):
     server = stock_python(SERVER)
     session = rpc.connect("127.0.0.1", int(server.stdout.readline()))
     shutil.copy(exported / name, tmp_path / f"ours{name}")
@@ -71,6 +71,7 @@ def test_a_stock_rpc_server_runs_it_and_answers(name, exported, stock, stock_pyt
     vm = relax.VirtualMachine(library, session.cpu())
     assert vm.get_hash() == sha256(layer())
     assert check(layer(), library).ok
+    x = np.linspace(-1, 1, 16, dtype="float32").reshape(1, 16)
     vm.set_input("main", tvm.runtime.tensor(x, session.cpu()))
     vm.invoke_stateful("main")
     np.testing.assert_allclose(vm.get_outputs("main").numpy(), reference(x), rtol=1e-5)
@@ -93,10 +94,12 @@ def program(tmp_path_factory):
         return text.split()
 
     subprocess.run(
-        ["g++", "-Wall", "-Wextra", "-o", directory / "check_hash", source]
-        + options("--cxxflags", "--ldflags")
-        + [f"-L{libraries}", "-Wl,--no-as-needed", "-ltvm_runtime", "-ltvm_ffi"]
-        + [f"-Wl,-rpath,{libraries},-rpath,{options('--libdir')[0]}"],
+        [
+            *("g++", "-Wall", "-Wextra", "-o", directory / "check_hash", source),
+            *options("--cxxflags", "--ldflags"),
+            *(f"-L{libraries}", "-Wl,--no-as-needed", "-ltvm_runtime", "-ltvm_ffi"),
+            f"-Wl,-rpath,{libraries},-rpath,{options('--libdir')[0]}",
+        ],
         check=True,
     )
     return directory / "check_hash"
