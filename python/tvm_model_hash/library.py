@@ -109,9 +109,23 @@ class Library:
         """
         raise NotImplementedError
 
+    def defines(self, name: str) -> bool:
+        """Whether the library defines a symbol; it need not stand for bytes in the file.
+
+        Parameters
+        ----------
+        name : str
+            The symbol's name.
+
+        Returns
+        -------
+        defined : bool
+        """
+        raise NotImplementedError
+
     def is_from_tvm(self) -> bool:
         """Whether the library has one of the symbols that TVM's loader looks for."""
-        return any(self.symbol(name) for name in _TVM_SYMBOLS)
+        return any(self.defines(name) for name in _TVM_SYMBOLS)
 
     def root_module(self) -> Module | None:
         """Find the module that ``tvm.runtime.load_module`` would return.
@@ -200,12 +214,20 @@ class _ElfLibrary(Library):
             self._find: Any = self._find_in_sections if relocatable else self._find_in_segments
             self._table: Any = self._symbol_table() if relocatable else self._dynamic_segment()
 
+    def defines(self, name: str) -> bool:
+        with self._damage_named(self.source):
+            return self._find(name) is not None
+
     def symbol(self, name: str) -> Symbol | None:
         with self._damage_named(self.source):
             found = self._find(name)
-        if found is None:
-            return None
-        offset, size = found
+            if found is None:
+                return None
+            offset, size = self._offset(found), found["st_size"]
+        if offset is None:
+            raise ArtifactError(
+                f"{self.source} is damaged: nothing in the file holds the symbol {name}"
+            )
         if offset + size > self.size:
             raise ArtifactError(
                 f"{self.source} is truncated: the symbol {name} lies at bytes {offset} to "
@@ -220,19 +242,15 @@ class _ElfLibrary(Library):
         return table
 
     def _dynamic_segment(self) -> Any:
-        segment = next(self.elf.iter_segments("PT_DYNAMIC"), None)
+        segment: Any = next(self.elf.iter_segments("PT_DYNAMIC"), None)
         if segment is None or segment.get_table_offset("DT_SYMTAB")[1] is None:
             raise _stripped(self.source)
         return segment
 
-    def _find_in_sections(self, name: str) -> tuple[int, int] | None:
-        for symbol in self._table.get_symbol_by_name(name) or ():
-            if symbol["st_shndx"] != "SHN_UNDEF":
-                section = self.elf.get_section(symbol["st_shndx"])
-                return section["sh_offset"] + symbol["st_value"], symbol["st_size"]
-        return None
+    def _find_in_sections(self, name: str) -> Any:
+        return self._first_defined(self._table.get_symbol_by_name(name) or [])
 
-    def _find_in_segments(self, name: str) -> tuple[int, int] | None:
+    def _find_in_segments(self, name: str) -> Any:
         from elftools.elf.hash import GNUHashTable
 
         _, hash_offset = self._table.get_table_offset("DT_GNU_HASH")
@@ -240,16 +258,21 @@ class _ElfLibrary(Library):
             symbols = [GNUHashTable(self.elf, hash_offset, self._table).get_symbol(name)]
         else:
             symbols = self._table.get_symbol_by_name(name) or []
+        return self._first_defined(symbols)
+
+    @staticmethod
+    def _first_defined(symbols: list[Any]) -> Any:
         for symbol in symbols:
             if symbol is not None and symbol["st_shndx"] != "SHN_UNDEF":
-                # Of the address alone: a range that is longer than the file is told by the caller.
-                offset = next(self.elf.address_offsets(symbol["st_value"]), None)
-                if offset is None:
-                    raise ArtifactError(
-                        f"{self.source} is damaged: no segment holds the symbol {name}"
-                    )
-                return offset, symbol["st_size"]
+                return symbol
         return None
+
+    def _offset(self, symbol: Any) -> int | None:
+        if self.container == "object file":
+            section = self.elf.get_section(symbol["st_shndx"])
+            return section["sh_offset"] + symbol["st_value"]
+        # Of the address alone: a range that is longer than the file is told by the caller.
+        return next(self.elf.address_offsets(symbol["st_value"]), None)
 
     @staticmethod
     @contextmanager
@@ -298,6 +321,10 @@ class _TarLibrary(Library):
         self._objects: list[_ElfLibrary] = []
         self._skipped: list[str] = []
         self._remaining = self._open_objects(file)
+
+    def defines(self, name: str) -> bool:
+        libraries = itertools.chain(self._objects, self._remaining)
+        return any(library.defines(name) for library in libraries)
 
     def symbol(self, name: str) -> Symbol | None:
         for library in itertools.chain(self._objects, self._remaining):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .deployment import Deployment
 from .errors import ArtifactError, BrokenSealError, InvalidHashError, ModelHashMismatch
-from .files import open_regular
+from .files import file_sha256, open_regular
 from .hash_file import parse_hash, read_hash_file
 from .record import RECORD_TAG, Record
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     import onnx
 
 _HEAD_BYTES = 512
-_CHUNK_BYTES = 1024 * 1024
 
 
 class Status(str, enum.Enum):
@@ -152,8 +150,10 @@ def compare(expected: Record, found: Record | None) -> Verdict:
     elif found.model == expected.model:
         status, reason = Status.MATCH, "same model"
     elif None in (found.graph, found.weights, expected.graph, expected.weights):
-        who = "the artifact's record has" if found.graph is None else "a hash alone tells"
-        status, reason = Status.MISMATCH, f"other model, as far as {who} no graph and weights"
+        reason = "other model, as far as a hash alone tells"
+        if None in (found.graph, found.weights):
+            reason += ": the artifact's record has no digests of graph and weights"
+        status = Status.MISMATCH
     elif found.graph != expected.graph:
         status, reason = Status.MISMATCH, "other model"
     elif found.weights != expected.weights:
@@ -284,13 +284,8 @@ def _is_text(path: str) -> bool:
 
 
 def _model_file_record(path: str, wanted: str | None) -> Record:
-    if wanted is not None:
-        digest = hashlib.sha256()
-        with open_regular(path) as file:
-            while data := file.read(_CHUNK_BYTES):
-                digest.update(data)
-        if digest.hexdigest() == wanted:
-            return Record(wanted)
+    if wanted is not None and file_sha256(path)[1] == wanted:
+        return Record(wanted)
     from .digest import model_record
 
     return model_record(path)

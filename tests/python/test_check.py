@@ -440,12 +440,11 @@ def test_load_wants_to_be_told_what_to_expect(deployment):
 LOADED = '#include <cstdio>\nstruct S { S() { std::fopen("%s", "w"); } } s;\n'
 
 
-def test_a_deployment_that_is_refused_is_not_loaded(deployment, tmp_path):
+def test_a_deployment_that_is_refused_is_not_loaded(deployment, vm_exec, tmp_path):
     trace = tmp_path / "loaded"
     source = tmp_path / "trace.cc"
     source.write_text(LOADED % trace)
-    _, lib = vm_hash.load(deployment, tvm.cpu(), None)._exec.save()
-    lib.export_library(str(deployment / "lib.so"), options=[str(source)])
+    vm_exec.lib.export_library(str(deployment / "lib.so"), options=[str(source)])
     for expected in (layer(2), "0" * 64):
         with pytest.raises(ModelHashMismatch):
             vm_hash.load(deployment, tvm.cpu(), expected=expected)
