@@ -43,8 +43,9 @@ def test_the_commands_and_the_two_lines_work(tmp_path):
     assert len(commands) == 8
     for command in commands:
         result = subprocess.run(
-            [os.path.join(os.path.dirname(sys.executable), command.split()[0])]
-            + command.split()[1:],
+            command,
+            shell=True,
+            env={**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
             cwd=tmp_path,
             check=True,
             text=True,
