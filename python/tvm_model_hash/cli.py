@@ -117,7 +117,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .explain import explain
+    from .difference import explain
 
     difference = explain(arguments.first, arguments.second)
     fields = {"equal": difference is None, "difference": difference}

@@ -24,7 +24,7 @@ from tvm_model_hash import (
     model_hash,
     model_record,
 )
-from tvm_model_hash.explain import explain
+from tvm_model_hash.difference import explain
 from tvm_model_hash.external import load_external_data, load_model
 from tvm_model_hash.scope import _quiet
 
@@ -168,7 +168,7 @@ def test_model_is_not_changed():
 
 def test_importing_the_module_does_not_import_onnx():
     code = (
-        "import sys, tvm_model_hash.digest, tvm_model_hash.explain\n"
+        "import sys, tvm_model_hash.digest, tvm_model_hash.difference\n"
         "assert not {'onnx', 'onnx_ir', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
