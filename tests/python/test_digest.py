@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import onnx
@@ -24,6 +25,8 @@ from tvm_model_hash import (
     model_record,
 )
 from tvm_model_hash.explain import explain
+from tvm_model_hash.external import load_external_data, load_model
+from tvm_model_hash.scope import _quiet
 
 NETWORK = """
 <ir_version: 10, opset_import: ["" : 17, "custom" : 1]>
@@ -368,6 +371,43 @@ def test_weights_change_without_the_graph():
     assert model_record(other).weights != model_record(network()).weights
 
 
+def test_default_of_an_unused_input_is_part_of_the_interface():
+    body = "(float x, float z) => (float y) {} {{ y = Neg (x) }}"
+    check_differ(parse(body.format("")), parse(body.format("<float z = {1}>")))
+
+
+def test_functions_attributes_count():
+    def model(reference="a", **default):
+        model = function_model("<a, b> (x) => (y) { y = G (x) }")
+        function = model.functions[0]
+        function.node[0].attribute.add(name="v", type=AttributeProto.INT, ref_attr_name=reference)
+        for name, value in default.items():
+            function.attribute_proto.append(helper.make_attribute(name, value))
+        return model
+
+    def graph(operator):
+        node = helper.make_node(operator, [], ["y"])
+        return helper.make_graph([node], "g", [], [helper.make_value_info("y", onnx.TypeProto())])
+
+    check_differ(
+        model("a"),
+        model("b"),
+        "function 0, custom.F, node 0 (G): attribute 'v' is the function's 'a' in the first model, "
+        "the function's 'b' in the second",
+    )
+    check_differ(
+        model(c=1),
+        model(c=2),
+        "function 0, custom.F: attribute 'c' is 1 in the first model, 2 in the second",
+    )
+    check_differ(
+        model(c=graph("H")),
+        model(c=graph("I")),
+        "function 0, custom.F, attribute 'c', node 0 (H) (in the second model function 0, "
+        "custom.F, attribute 'c', node 0 (I)): operator H in the first model, I in the second",
+    )
+
+
 def test_one_node_used_twice_is_not_two_nodes():
     once = parse("() => (float y) { a = RandomNormal () y = Add (a, a) }")
     twice = parse("() => (float y) { a = RandomNormal () b = RandomNormal () y = Add (a, b) }")
@@ -515,6 +555,13 @@ def test_types_of_every_kind_differ():
         assert len({model_record(model).graph for model in models}) == len(TYPES)
         for model in models[1:]:
             check_differ(models[0], model)
+
+
+def test_element_type_that_is_not_known_yet():
+    model = parse("(float x) => (float y) { y = Neg (x) }")
+    other = copy.deepcopy(model)
+    other.graph.input[0].type.tensor_type.elem_type = 99
+    check_differ(model, other, "input 'x': type FLOAT in the first model, type 99 in the second")
 
 
 def test_strings_of_attributes_may_be_any_bytes():
@@ -835,8 +882,15 @@ def test_what_is_wrong_in_an_unused_node_does_not_count():
 def test_only_onnx_ir_warnings_of_this_call_are_silent(caplog):
     model_record(parse("(float x) => (float y) { y = Neg (x) a = Neg (q) }"))
     assert not caplog.records
-    logging.getLogger("onnx_ir.serde").warning("said by somebody else")
-    assert len(caplog.records) == 1
+    logger = logging.getLogger("onnx_ir.serde")
+    with _quiet():
+        logger.warning("said here")
+        thread = threading.Thread(target=logger.warning, args=("said in another thread",))
+        thread.start()
+        thread.join()
+    logger.warning("said afterwards")
+    messages = [record.message for record in caplog.records]
+    assert messages == ["said in another thread", "said afterwards"]
 
 
 @pytest.mark.parametrize("model", [b"model.onnx", None, onnx.GraphProto()])
@@ -940,6 +994,10 @@ def external_model(tmp_path):
         elif part == "function":
             node = helper.make_node("Constant", [], ["c"], value=tensor)
             model.functions.append(helper.make_function("f", "F", [], ["c"], [node], []))
+        elif part == "default":
+            function = helper.make_function("f", "F", [], [], [], [])
+            function.attribute_proto.append(helper.make_attribute("v", tensor))
+            model.functions.append(function)
         elif part == "sparse":
             model.graph.sparse_initializer.add(values=tensor, dims=[5])
         onnx.save(model, directory / "m.onnx")
@@ -1022,10 +1080,19 @@ def test_external_data_is_refused(name, external_model, tmp_path):
         assert "tensor 'w'" in str(caught.value)
 
 
-@pytest.mark.parametrize("part", ["unused", "attribute", "subgraph", "function", "sparse"])
+@pytest.mark.parametrize(
+    "part", ["unused", "attribute", "subgraph", "function", "default", "sparse"]
+)
 def test_external_data_is_refused_wherever_it_stands(part, external_model):
     with pytest.raises(ExternalDataError, match="outside of the model's directory"):
         model_record(external_model(part, location="../outside"))
+
+
+def test_what_onnx_refuses_to_load(external_model):
+    model, files = load_model(external_model(location="data"))
+    os.unlink(os.path.join(files.directory, "data"))
+    with pytest.raises(ExternalDataError, match="onnx cannot load the model's external data"):
+        load_external_data(model, files)
 
 
 def test_two_locations_are_refused(external_model):
