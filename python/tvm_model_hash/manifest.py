@@ -112,6 +112,7 @@ def seal(directory: str | os.PathLike[str]) -> str:
             f"cannot seal {directory!r}: its files are of different models, expected one: {models}"
         )
     path = os.path.join(directory, MANIFEST_NAME)
+    _check_replaceable(path)
     with replacing(path) as file:
         record = next(iter(found.values()))[0] if found else None
         file.write(str(Seal(record, tuple(files))).encode())
@@ -212,6 +213,19 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
             tuple(changed),
         )
     return found_seal
+
+
+def _check_replaceable(path: str) -> None:
+    # Many projects have a file of this name, and what is in it may be all there is.
+    if not os.path.lexists(path):
+        return
+    with open_regular(path, follow_symlinks=False) as file:
+        head = file.read(len(_VERSION_LINE) + 1)
+    if head != f"{_VERSION_LINE}\n".encode():
+        raise SealError(
+            f"cannot write {path!r}: there is a file of that name which tvm-model-hash did not "
+            "write; move it away first"
+        )
 
 
 def _parse(body: str) -> Seal:
