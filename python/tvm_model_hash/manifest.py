@@ -217,7 +217,7 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
 
 def _check_replaceable(path: str) -> None:
     # Many projects have a file of this name, and what is in it may be all there is.
-    if not os.path.lexists(path):
+    if not os.path.isfile(path):
         return
     with open_regular(path, follow_symlinks=False) as file:
         head = file.read(len(_VERSION_LINE) + 1)
