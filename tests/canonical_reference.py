@@ -5,6 +5,7 @@ It reads protobuf messages by hand and shares nothing with the package, so that 
 be compared. Names in capitals in FORMAT.md are methods of the same name here.
 """
 
+import contextlib
 import hashlib
 import math
 import os
@@ -13,9 +14,6 @@ import sys
 
 from onnx import AttributeProto as A
 from onnx import FunctionProto, GraphProto, ModelProto, SparseTensorProto, TensorProto
-
-# A visit is two calls deep, and a network some thousand nodes.
-sys.setrecursionlimit(max(sys.getrecursionlimit(), 100_000))
 
 # Bits of an element: a table by the numbers of TensorProto.DataType.
 BITS = {
@@ -77,6 +75,17 @@ def domain_of(domain):
     return "" if domain == "ai.onnx" else domain
 
 
+@contextlib.contextmanager
+def deep_recursion():
+    """Room for a walk: a visit is two calls deep, and a network some thousand nodes."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 100_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def define(table, name, value):
     if name in table:
         raise InvalidModelError(f"{name!r} is defined twice")
@@ -114,6 +123,7 @@ class Scope:
     def defines(self, name):
         return name in self.inputs or name in self.initializers or name in self.computed
 
+    @deep_recursion()
     def walk(self):
         """Number the counted nodes, and return what this graph captures."""
         captures, entered = [], set()

@@ -20,6 +20,7 @@ _EXPORTS = {
     "read_interface": "carriers",
     "read_record": "carriers",
     "write_record": "carriers",
+    "explain": "difference",
     "model_hash": "digest",
     "model_record": "digest",
     "Record": "record",

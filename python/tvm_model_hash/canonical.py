@@ -42,7 +42,7 @@ _Operator: TypeAlias = tuple[str, str, str]
 CHUNK_BYTES = 1 << 20
 
 # Where TensorProto keeps elements that are not in raw_data; of all other types, in int32_data.
-_FIELDS = {
+_FIELDS: dict[int, str] = {
     TensorProto.FLOAT: "float_data",
     TensorProto.COMPLEX64: "float_data",
     TensorProto.DOUBLE: "double_data",

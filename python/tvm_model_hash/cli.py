@@ -32,8 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader of our output has left
+        # So that the interpreter, which flushes too when it ends, has nothing to complain of.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
     except (ModelHashError, OSError) as error:
         print(f"tvm-model-hash: {error}", file=sys.stderr)
@@ -117,7 +121,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .explain import explain
+    from .difference import explain
 
     difference = explain(arguments.first, arguments.second)
     fields = {"equal": difference is None, "difference": difference}

@@ -141,6 +141,8 @@ def load_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ExternalF
         raise ModelFileError(
             f"{path!r} is not an ONNX model, it cannot be parsed ({type(error).__name__}: {error})"
         ) from error
+    if not model.HasField("graph"):
+        raise ModelFileError(f"{path!r} is not an ONNX model, it has no graph")
     files = ExternalFiles(os.path.dirname(path))
     for tensor in _tensors(model):
         if is_external(tensor):

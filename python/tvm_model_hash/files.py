@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -12,6 +13,9 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from .errors import ArtifactError, OutputError
+from .progress import hashing
+
+_CHUNK_BYTES = 1024 * 1024
 
 
 def open_regular(path: str, follow_symlinks: bool = True) -> BinaryIO:
@@ -47,6 +51,44 @@ def open_regular(path: str, follow_symlinks: bool = True) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def file_sha256(path: str, follow_symlinks: bool = True) -> tuple[int, str]:
+    """Hash a regular file, with progress.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    follow_symlinks : bool
+        Whether the path may end in a symbolic link.
+
+    Returns
+    -------
+    size : int
+        Its size in bytes.
+    sha256 : str
+        64 lowercase hexadecimal digits.
+
+    Raises
+    ------
+    ArtifactError
+        If the file cannot be read, or is not a regular one.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    with open_regular(path, follow_symlinks) as file:
+        total = os.fstat(file.fileno()).st_size
+        with hashing(total, os.path.basename(path)) as progress:
+            try:
+                while count := file.readinto(buffer):  # type: ignore[attr-defined]
+                    digest.update(buffer[:count])
+                    size += count
+                    progress.update(count)
+            except OSError as error:
+                raise ArtifactError(f"cannot read {path!r}: {error.strerror or error}") from error
+    return size, digest.hexdigest()
 
 
 def _check_regular(path: str, status: os.stat_result) -> None:

@@ -23,7 +23,7 @@ from .errors import (
     SealError,
     UnknownArtifactError,
 )
-from .files import open_regular, replacing
+from .files import file_sha256, open_regular, replacing
 from .record import Record
 
 MANIFEST_NAME = "SHA256SUMS"
@@ -32,7 +32,6 @@ _VERSION_LINE = "# tvm-model-hash seal/1"
 _NO_RECORD = "none"
 _LAST_LINE = "# sha256 of the lines above: "
 _FILE_LINES = re.compile(r"# ([0-9]+) bytes:\n([0-9a-f]{64})  (.+)\n")
-_CHUNK_BYTES = 1024 * 1024
 # Far above what a deployment's manifest needs, so that another file isn't read as one.
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
@@ -113,6 +112,7 @@ def seal(directory: str | os.PathLike[str]) -> str:
             f"cannot seal {directory!r}: its files are of different models, expected one: {models}"
         )
     path = os.path.join(directory, MANIFEST_NAME)
+    _check_replaceable(path)
     with replacing(path) as file:
         record = next(iter(found.values()))[0] if found else None
         file.write(str(Seal(record, tuple(files))).encode())
@@ -215,6 +215,19 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
     return found_seal
 
 
+def _check_replaceable(path: str) -> None:
+    # Many projects have a file of this name, and what is in it may be all there is.
+    if not os.path.isfile(path):
+        return
+    with open_regular(path, follow_symlinks=False) as file:
+        head = file.read(len(_VERSION_LINE) + 1)
+    if head != f"{_VERSION_LINE}\n".encode():
+        raise SealError(
+            f"cannot write {path!r}: there is a file of that name which tvm-model-hash did not "
+            "write; move it away first"
+        )
+
+
 def _parse(body: str) -> Seal:
     match = re.match(r".*\n# record: (.*)\n", body)
     if not match:
@@ -273,17 +286,7 @@ def _check_name(name: str) -> None:
 
 
 def _sealed_file(path: str, name: str) -> SealedFile:
-    digest = hashlib.sha256()
-    size = 0
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
-    with open_regular(path, follow_symlinks=False) as file:
-        try:
-            while count := file.readinto(buffer):  # type: ignore[attr-defined]
-                digest.update(buffer[:count])
-                size += count
-        except OSError as error:
-            raise ArtifactError(f"cannot read {path!r}: {error.strerror or error}") from error
-    return SealedFile(name, size, digest.hexdigest())
+    return SealedFile(name, *file_sha256(path, follow_symlinks=False))
 
 
 def _sha256_of(text: str) -> str:

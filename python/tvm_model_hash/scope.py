@@ -206,7 +206,7 @@ def open_scope(
     try:
         _copy_structure(proto, skeleton)
         with _quiet():
-            graph = ir.from_proto(skeleton)
+            graph: Any = ir.from_proto(skeleton)
     except (ir.serde.SerdeError, RecursionError, UnicodeError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:  # onnx-ir wraps an error once for each level

@@ -5,24 +5,23 @@ from __future__ import annotations
 
 import enum
 import functools
-import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .deployment import Deployment
 from .errors import ArtifactError, BrokenSealError, InvalidHashError, ModelHashMismatch
-from .files import open_regular
+from .files import file_sha256, open_regular
 from .hash_file import parse_hash, read_hash_file
 from .record import RECORD_TAG, Record
 
 if TYPE_CHECKING:
     import onnx
 
+_HASH = re.compile("(sha256:)?[0-9a-fA-F]{64}")
 _HEAD_BYTES = 512
-_CHUNK_BYTES = 1024 * 1024
 
 
 class Status(str, enum.Enum):
@@ -122,14 +121,23 @@ def check(
     except BrokenSealError as error:
         return Verdict(Status.MISMATCH, expected_record(model_or_hash), None, str(error))
     record = found.record
-    expected = expected_record(model_or_hash, record.model if record else None)
+    wanted = record.model if record else None
+    path = _model_path(model_or_hash)
+    if path is None:
+        expected, own_bytes = expected_record(model_or_hash), wanted
+    else:
+        # Not parsed if it is the same file.
+        own_bytes = wanted and file_sha256(path)[1]
+        expected = Record(wanted) if own_bytes == wanted is not None else expected_record(path)
     if found.disagreement:
         return Verdict(Status.MISMATCH, expected, record, found.disagreement)
     verdict = compare(expected, record)
+    if verdict.status is Status.MATCH and own_bytes != wanted:
+        reason = "same model, once parsed: the file's own bytes have another hash"
+        return replace(verdict, reason=reason)
     if verdict.status is Status.MISMATCH and record and expected.graph not in (None, record.graph):
-        difference = _interface_difference(model_or_hash, found.names())
-        if difference:
-            return Verdict(Status.MISMATCH, expected, record, difference)
+        difference = _interface_difference(path or model_or_hash, found.names())
+        return replace(verdict, reason=difference or verdict.reason)
     return verdict
 
 
@@ -152,8 +160,10 @@ def compare(expected: Record, found: Record | None) -> Verdict:
     elif found.model == expected.model:
         status, reason = Status.MATCH, "same model"
     elif None in (found.graph, found.weights, expected.graph, expected.weights):
-        who = "the artifact's record has" if found.graph is None else "a hash alone tells"
-        status, reason = Status.MISMATCH, f"other model, as far as {who} no graph and weights"
+        reason = "other model, as far as a hash alone tells"
+        if None in (found.graph, found.weights):
+            reason += ": the artifact's record has no digests of graph and weights"
+        status = Status.MISMATCH
     elif found.graph != expected.graph:
         status, reason = Status.MISMATCH, "other model"
     elif found.weights != expected.weights:
@@ -164,23 +174,18 @@ def compare(expected: Record, found: Record | None) -> Verdict:
     return Verdict(status, expected, found, reason)
 
 
-def expected_record(
-    model_or_hash: onnx.ModelProto | Record | str | os.PathLike[str],
-    wanted: str | None = None,
-) -> Record:
+def expected_record(model_or_hash: onnx.ModelProto | Record | str | os.PathLike[str]) -> Record:
     """Find the identities that are asked for.
 
     Parameters
     ----------
     model_or_hash : onnx.ModelProto, Record, str or os.PathLike
         As in :func:`check`.
-    wanted : str, optional
-        The model hash that a match would need. A file of these bytes is not parsed.
 
     Returns
     -------
     record : Record
-        All digests of a model; of a hash, and of a file with the wanted hash, just that.
+        All digests of a model; of a hash just that.
 
     Raises
     ------
@@ -191,24 +196,21 @@ def expected_record(
     """
     if isinstance(model_or_hash, Record):
         return model_or_hash
-    if not isinstance(model_or_hash, (str, os.PathLike)):
-        from .digest import model_record
-
-        return model_record(model_or_hash)
-    text = os.fspath(model_or_hash)
     if isinstance(model_or_hash, str):
-        if text.startswith(RECORD_TAG):
-            return Record.parse(text)
-        if re.fullmatch("(sha256:)?[0-9a-fA-F]{64}", text):
-            return Record(parse_hash(text, "the hash"))
-        if not os.path.lexists(text):
+        if model_or_hash.startswith(RECORD_TAG):
+            return Record.parse(model_or_hash)
+        if _HASH.fullmatch(model_or_hash):
+            return Record(parse_hash(model_or_hash, "the hash"))
+        if not os.path.lexists(model_or_hash):
             raise InvalidHashError(
-                f"{text!r} is neither a file nor a model hash: expected the path of an ONNX model "
-                "or of a hash.txt, 64 hexadecimal digits, or a record"
+                f"{model_or_hash!r} is neither a file nor a model hash: expected the path of an "
+                "ONNX model or of a hash.txt, 64 hexadecimal digits, or a record"
             )
-    if _is_text(text):
-        return read_hash_file(text)
-    return _model_file_record(text, wanted)
+    if isinstance(model_or_hash, (str, os.PathLike)) and not _model_path(model_or_hash):
+        return read_hash_file(os.fspath(model_or_hash))
+    from .digest import model_record
+
+    return model_record(model_or_hash)
 
 
 @dataclass(frozen=True)
@@ -261,10 +263,7 @@ def _(artifact: str | os.PathLike[str]) -> Found:
     from .carriers import read_interface, read_record
 
     if os.path.isdir(artifact):
-        deployment = Deployment.read(artifact)
-        interface = deployment.interface
-        parameters = None if interface is None else interface.parameters
-        return Found(deployment.record, lambda: parameters, deployment.disagreement)
+        return read(Deployment.read(artifact))
 
     def names() -> Sequence[str] | None:
         interface = read_interface(artifact)
@@ -273,36 +272,36 @@ def _(artifact: str | os.PathLike[str]) -> Found:
     return Found(read_record(artifact), names)
 
 
-def _is_text(path: str) -> bool:
+@read.register
+def _(artifact: Deployment) -> Found:
+    interface = artifact.interface
+    parameters = None if interface is None else interface.parameters
+    return Found(artifact.record, lambda: parameters, artifact.disagreement)
+
+
+def _model_path(model_or_hash: Any) -> str | None:
+    """The path of a model's file, None for everything else that a model can be given as."""
+    if isinstance(model_or_hash, os.PathLike):
+        path = os.fspath(model_or_hash)
+    elif isinstance(model_or_hash, str) and os.path.lexists(model_or_hash):
+        path = model_or_hash
+    else:
+        return None
     # A model begins with a field's tag and soon has bytes that are no text; an empty file could
     # be either, and is an empty hash.txt if it is not called a model.
     with open_regular(path) as file:
         head = file.read(_HEAD_BYTES)
     if not head:
-        return not path.endswith(".onnx")
-    return all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
-
-
-def _model_file_record(path: str, wanted: str | None) -> Record:
-    if wanted is not None:
-        digest = hashlib.sha256()
-        with open_regular(path) as file:
-            while data := file.read(_CHUNK_BYTES):
-                digest.update(data)
-        if digest.hexdigest() == wanted:
-            return Record(wanted)
-    from .digest import model_record
-
-    return model_record(path)
+        return path if path.endswith(".onnx") else None
+    is_text = all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
+    return None if is_text else path
 
 
 def _interface_difference(model_or_hash: Any, names: Sequence[str] | None) -> str | None:
     # A sentence only if a model is at hand; the digests have found the difference already.
     if names is None or isinstance(model_or_hash, Record):
         return None
-    if isinstance(model_or_hash, (str, os.PathLike)):
-        if not os.path.lexists(model_or_hash) or _is_text(os.fspath(model_or_hash)):
-            return None
+    if isinstance(model_or_hash, str):
         import onnx
 
         model_or_hash = onnx.load(model_or_hash, load_external_data=False)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the README shows is what happens."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 
+import onnx
 import pytest
 from conftest import NETWORKS, ROOT
 
@@ -27,6 +29,30 @@ def test_the_example_prints_what_the_readme_shows(tmp_path):
         "lib.so",
         "model.onnx",
     ]
+
+
+def test_the_commands_and_the_two_lines_work(tmp_path):
+    shutil.copy(NETWORKS["magika"].path, tmp_path / "model.onnx")
+    compile_it = re.search(r"```python\n(.*?)code, lib", README, re.DOTALL)[1]
+    save_and_load = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    subprocess.run([sys.executable, "-c", compile_it + save_and_load], cwd=tmp_path, check=True)
+    shutil.copy(tmp_path / "deployment/code.ro", tmp_path)
+    onnx.save(onnx.load(tmp_path / "model.onnx"), tmp_path / "old.onnx")
+    shutil.copy(tmp_path / "old.onnx", tmp_path / "new.onnx")
+    commands = re.findall(r"^(?:\$ )?(tvm-model-hash .*?)(?: +#.*)?$", README, re.MULTILINE)
+    assert len(commands) == 8
+    for command in commands:
+        result = subprocess.run(
+            command,
+            shell=True,
+            env={**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"},
+            cwd=tmp_path,
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        if f"$ {command}\n" in README:
+            assert f"$ {command}\n{result.stdout}```" in README
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https:)([^)#]+)\)", README))

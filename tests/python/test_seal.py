@@ -107,6 +107,13 @@ print(tvm_model_hash.verify_seal(sys.argv[1]).record)
     assert run_python(code, deployment) == f"{model_record(models()['small'])}\n"
 
 
+def test_a_manifest_of_others_is_not_replaced(tiny):
+    (tiny / "SHA256SUMS").write_text(f"{'0' * 64}  a\n")
+    with pytest.raises(SealError, match="did not write; move it away"):
+        seal(tiny)
+    assert (tiny / "SHA256SUMS").read_text() == f"{'0' * 64}  a\n"
+
+
 def test_unchanged_when_sealed_again(deployment):
     seal(deployment)
     first = (deployment / "SHA256SUMS").read_bytes()

@@ -216,15 +216,16 @@ def load(directory, device, expected, memory_cfg=None):
         If the deployment is not of that model.
     tvm_model_hash.HashConflictError
         If no model is expected, and the parts are of different ones.
+    tvm_model_hash.BrokenSealError
+        If a sealed file was changed.
     tvm_model_hash.ModelHashError
-        If the deployment or the model cannot be read, or a sealed file was changed.
+        If the deployment or the model cannot be read.
     """
-    directory = directory_path(directory)
+    deployment = Deployment.read(directory_path(directory))
     if expected is not None:
-        verdict.check(expected, directory).require()
-    deployment = Deployment.read(directory)
-    if deployment.disagreement:
-        raise HashConflictError(f"{directory!r}: {deployment.disagreement}")
+        verdict.check(expected, deployment).require()
+    elif deployment.disagreement:
+        raise HashConflictError(f"{deployment.directory!r}: {deployment.disagreement}")
     library = load_module(deployment.library)
     if deployment.code is None:
         vm_exec = Executable(library)

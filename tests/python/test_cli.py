@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command, as a shell and a pipeline see it."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+
+import onnx
+import pytest
+from conftest import NETWORKS, sha256
+from tvm import relay
+from tvm.runtime import vm_hash
+
+from tvm_model_hash import Record, model_record, read_record
+
+COMMAND = os.path.join(os.path.dirname(sys.executable), "tvm-model-hash")
+NETWORK = NETWORKS["magika"]
+
+
+def run(*arguments, cwd, **env):
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **env},
+        check=False,
+        text=True,
+        capture_output=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A directory with models and what was compiled from the first."""
+    directory = tmp_path_factory.mktemp("cli")
+    model = onnx.load(NETWORK.path)
+    shutil.copy(NETWORK.path, directory / "model.onnx")
+    mod, _ = relay.frontend.from_onnx(model, NETWORK.shape, get_hash=True)
+    vm_exec = relay.vm.compile(mod, "llvm")
+    vm_hash.save(vm_exec, directory / "deployment", byte_limit=1024)
+    vm_exec.mod.export_library(str(directory / "single.so"))
+    vm_exec.mod.export_library(str(directory / "single.tar"))
+    model = onnx.load(NETWORK.path)
+    model.producer_name = "another"
+    onnx.save(model, directory / "same.onnx")
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = bytes(len(weight.raw_data))
+    onnx.save(model, directory / "tuned.onnx")
+    (directory / "big.txt").write_text(weight.name)
+    return directory
+
+
+@pytest.fixture
+def directory(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def record(original):
+    return model_record(original / "model.onnx")
+
+
+def digests(record, indent=""):
+    fields = [("model   ", record.model), ("graph   ", record.graph), ("weights ", record.weights)]
+    return "".join(f"{indent}{key} {value}\n" for key, value in fields)
+
+
+def done(result, output, status=0):
+    assert (result.stdout, result.stderr, result.returncode) == (output, "", status)
+
+
+def failed(result, message):
+    assert (result.stdout, result.returncode) == ("", 2)
+    assert result.stderr.startswith("tvm-model-hash: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_digest(directory, record):
+    done(run("digest", "model.onnx", cwd=directory), digests(record))
+    assert record.model == sha256(onnx.load(directory / "model.onnx"))
+    assert json.loads(run("digest", "--json", "model.onnx", cwd=directory).stdout) == {
+        "model": record.model,
+        "graph": record.graph,
+        "weights": record.weights,
+        "record": str(record),
+    }
+    failed(run("digest", "deployment/code.ro", cwd=directory), "is not an ONNX model")
+    failed(run("digest", "missing.onnx", cwd=directory), "missing.onnx': No such file")
+
+
+def test_show(directory, record):
+    code = directory / "deployment/code.ro"
+    size = f"{code.stat().st_size:,}"
+    done(
+        run("show", "deployment/code.ro", cwd=directory),
+        f"deployment/code.ro: Relay VM executable, by TVM 0.19.0, {size} bytes\n{digests(record)}",
+    )
+    for name, container in (("single.so", "shared library"), ("single.tar", "tar")):
+        size = f"{(directory / name).stat().st_size:,}"
+        kind = f"Relay VM executable in a {container}, by TVM 0.19.0"
+        output = f"{name}: {kind}, {size} bytes\n{digests(record)}"
+        done(run("show", name, cwd=directory), output)
+    size = f"{(directory / 'deployment/lib.so').stat().st_size:,}"
+    kind = "TVM library without an executable in a shared library"
+    output = f"deployment/lib.so: {kind}, {size} bytes\nno record\n"
+    done(run("show", "deployment/lib.so", cwd=directory), output)
+    done(
+        run("show", "deployment", cwd=directory),
+        "deployment: deployment\n"
+        f"code.ro:\n{digests(record, '  ')}consts:\n{digests(record, '  ')}"
+        f"hash.txt:\n  model    {record.model}\n",
+    )
+    shown = json.loads(run("show", "--json", "single.so", cwd=directory).stdout)
+    assert shown["record"]["record"] == str(record)
+    assert shown["tvm_version"] == "0.19.0"
+    shown = json.loads(run("show", "--json", "deployment", cwd=directory).stdout)
+    assert list(shown["records"]) == ["code.ro", "consts", "hash.txt"]
+    failed(run("show", "model.onnx", cwd=directory), "'model.onnx' is not an artifact")
+
+
+@pytest.mark.parametrize("artifact", ["deployment", "single.so", "deployment/code.ro"])
+def test_check(artifact, directory, record):
+    done(run("check", "model.onnx", artifact, cwd=directory), "match: same model\n")
+    same, tuned = model_record(directory / "same.onnx"), model_record(directory / "tuned.onnx")
+    equivalent = (
+        "equivalent: serialized differently, with the same graph and the same weights\n"
+        f"expected  {same.model}\nfound     {record.model}\n"
+    )
+    done(run("check", "same.onnx", artifact, cwd=directory), equivalent)
+    done(run("check", "--exact", "same.onnx", artifact, cwd=directory), equivalent, 1)
+    done(
+        run("check", "tuned.onnx", artifact, cwd=directory),
+        f"mismatch: same graph, other weights\nexpected  {tuned.model}\nfound     {record.model}\n",
+        1,
+    )
+    done(
+        run("check", "0" * 64, artifact, cwd=directory),
+        "mismatch: other model, as far as a hash alone tells\n"
+        f"expected  {'0' * 64}\nfound     {record.model}\n",
+        1,
+    )
+    done(run("check", record.model.upper(), artifact, cwd=directory), "match: same model\n")
+    done(run("check", "deployment/hash.txt", artifact, cwd=directory), "match: same model\n")
+
+
+def test_check_for_machines(directory, record):
+    result = run("check", "--json", "tuned.onnx", "deployment", cwd=directory)
+    assert result.returncode == 1
+    verdict = json.loads(result.stdout)
+    assert verdict["verdict"] == "mismatch"
+    assert verdict["reason"] == "same graph, other weights"
+    assert verdict["found"]["model"] == record.model
+    assert verdict["expected"]["graph"] == record.graph
+
+
+def test_check_of_what_cannot_be_told(directory, record):
+    run("strip", "deployment/code.ro", cwd=directory)
+    done(
+        run("check", "model.onnx", "deployment", cwd=directory),
+        "no record: the artifact carries no record of its model\n"
+        f"expected  {record.model}\nfound     no record\n",
+        2,
+    )
+    failed(run("check", "missing.onnx", "single.so", cwd=directory), "neither a file nor a model")
+    failed(run("check", "model.onnx", "missing", cwd=directory), "missing': No such file")
+    (directory / "empty.txt").write_text("")
+    failed(run("check", "empty.txt", "single.so", cwd=directory), "'empty.txt' is empty")
+
+
+def test_explain(directory):
+    name = (directory / "big.txt").read_text()
+    result = run("explain", "model.onnx", "tuned.onnx", cwd=directory)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert name in result.stdout
+    assert result.stdout.count("\n") == 1
+    done(run("explain", "model.onnx", "same.onnx", cwd=directory), "same graph, same weights\n")
+    explained = run("explain", "--json", "model.onnx", "tuned.onnx", cwd=directory)
+    assert json.loads(explained.stdout) == {"equal": False, "difference": result.stdout.strip()}
+
+
+def test_seal(directory, record):
+    done(
+        run("seal", "deployment", cwd=directory),
+        f"deployment/SHA256SUMS: 4 files, model {record.model}\n",
+    )
+    done(run("check", "model.onnx", "deployment", cwd=directory), "match: same model\n")
+    checked = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"],
+        cwd=directory / "deployment",
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+    assert checked.stdout == "code.ro: OK\nconsts: OK\nhash.txt: OK\nlib.so: OK\n"
+    data = bytearray((directory / "deployment/lib.so").read_bytes())
+    data[-1] ^= 1
+    (directory / "deployment/lib.so").write_bytes(data)
+    result = run("check", "model.onnx", "deployment", cwd=directory)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith(
+        "mismatch: the files in 'deployment' are not the ones that were"
+    )
+    assert "'lib.so' is changed: expected" in result.stdout
+    failed(run("seal", "missing", cwd=directory), "missing")
+
+
+@pytest.mark.parametrize("name", ["code.ro", "consts"])
+def test_tag_after_strip_gives_the_file_back_to_the_byte(name, directory, record):
+    path = directory / "deployment" / name
+    before = path.read_bytes()
+    done(run("strip", path, cwd=directory), f"{path}:\nno record\n")
+    assert read_record(path) is None
+    assert path.read_bytes() != before
+    done(run("tag", path, "--model", "model.onnx", cwd=directory), f"{path}:\n{digests(record)}")
+    assert path.read_bytes() == before
+    done(
+        run("tag", path, "--model", "0" * 64, "-o", "other", cwd=directory),
+        f"other:\nmodel    {'0' * 64}\n",
+    )
+    assert read_record(directory / "other") == Record("0" * 64)
+    assert path.read_bytes() == before
+
+
+def test_tag_of_a_library_is_refused(directory):
+    before = (directory / "single.so").read_bytes()
+    failed(run("tag", "single.so", "--model", "model.onnx", cwd=directory), "cannot be changed")
+    assert (directory / "single.so").read_bytes() == before
+
+
+def test_every_command_has_help_with_an_example(directory):
+    commands = run("--help", cwd=directory).stdout
+    for name in ("digest", "show", "check", "explain", "seal", "tag", "strip"):
+        assert f"    {name} " in commands
+        assert f"Example:\n  tvm-model-hash {name} " in run(name, "--help", cwd=directory).stdout
+    result = run(cwd=directory)
+    assert result.returncode == 2
+    assert "required: COMMAND" in result.stderr
+
+
+def on_a_terminal(*arguments, cwd, **env):
+    """What a person sees: the output of the command on a terminal."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, *arguments], cwd=cwd, env={**os.environ, **env}, stdout=slave, stderr=slave
+    ) as process:
+        os.close(slave)
+        output = b""
+        try:
+            while data := os.read(master, 4096):
+                output += data
+        except OSError:  # the other end is closed
+            pass
+        process.wait()
+    os.close(master)
+    return output.decode()
+
+
+def test_colour_on_a_terminal_only(directory):
+    arguments = ("check", "model.onnx", "deployment")
+    assert on_a_terminal(*arguments, cwd=directory) == "\033[32mmatch: same model\033[0m\r\n"
+    assert on_a_terminal(*arguments, cwd=directory, NO_COLOR="1") == "match: same model\r\n"
+
+
+def test_a_check_of_a_match_imports_neither_onnx_nor_tvm(directory):
+    code = (
+        "import sys; from tvm_model_hash.cli import main\n"
+        "status = main(sys.argv[1:])\n"
+        "print(status, sorted({'onnx', 'onnx_ir', 'numpy', 'tvm', 'tqdm'} & set(sys.modules)))"
+    )
+    for arguments in (("check", "model.onnx", "deployment"), ("show", "single.so")):
+        result = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=directory,
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        assert result.stdout.splitlines()[-1] == "0 []"
+
+
+def test_a_reader_that_leaves_is_no_error(directory):
+    result = subprocess.run(
+        f"{COMMAND} show --json deployment | true",
+        shell=True,
+        cwd=directory,
+        check=True,
+        text=True,
+        capture_output=True,
+    )
+    assert result.stderr == ""
