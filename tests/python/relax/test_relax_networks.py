@@ -67,9 +67,6 @@ NETWORKS = {
     "ppocr_det": Network(
         "rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx", {"x": picture()}
     ),
-    "densenet121": Network(
-        "onnx", f"{LIGHT}/light_densenet121.onnx", {"data_0": noise(1, 3, 224, 224)}
-    ),
     "squeezenet": Network(
         "onnx", f"{LIGHT}/light_squeezenet.onnx", {"data_0": noise(1, 3, 224, 224)}
     ),
