@@ -18,6 +18,7 @@ from tvm_model_hash import (
     OutputError,
     model_hash,
 )
+from tvm_model_hash.files import new_directory
 from tvm_model_hash.hash_file import write_hash_file
 
 HASH = "0123456789abcdef" * 4
@@ -96,6 +97,27 @@ def test_a_directory_that_is_not_writable(tmp_path):
         write_hash_file(tmp_path, HASH)
     assert (tmp_path / "hash.txt").read_text() == "kept"
     assert os.listdir(tmp_path) == ["hash.txt"]
+
+
+def test_a_directory_is_made_with_all_its_files_or_not_at_all(tmp_path):
+    with pytest.raises(KeyError), new_directory(str(tmp_path / "new")) as temporary:
+        with open(os.path.join(temporary, "file"), "w"):
+            raise KeyError
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("kept")
+    entered = False
+    with pytest.raises(OutputError, match="not empty"), new_directory(str(tmp_path / "full")):
+        entered = True
+    assert not entered
+    with pytest.raises(OutputError, match="Directory not empty"):
+        with new_directory(str(tmp_path / "late")):
+            (tmp_path / "late").mkdir()
+            (tmp_path / "late/file").write_text("kept")
+    assert sorted(os.listdir(tmp_path)) == ["full", "late"]
+    with new_directory(str(tmp_path / "new")) as temporary:
+        pass
+    assert os.listdir(tmp_path / "new") == []
 
 
 def test_a_hash_txt_that_is_a_directory(tmp_path):
