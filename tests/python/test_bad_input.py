@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import pathlib
 import stat
 
 import onnx
@@ -100,24 +101,32 @@ def test_a_directory_that_is_not_writable(tmp_path):
 
 
 def test_a_directory_is_made_with_all_its_files_or_not_at_all(tmp_path):
-    with pytest.raises(KeyError), new_directory(str(tmp_path / "new")) as temporary:
-        with open(os.path.join(temporary, "file"), "w"):
-            raise KeyError
+
+    def make(name, then):
+        with new_directory(str(tmp_path / name)) as temporary:
+            (pathlib.Path(temporary) / "file").write_text("new")
+            then()
+
+    def fail():
+        raise KeyError
+
+    def precede():
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late/file").write_text("kept")
+
+    with pytest.raises(KeyError):
+        make("new", fail)
     assert os.listdir(tmp_path) == []
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("kept")
-    entered = False
-    with pytest.raises(OutputError, match="not empty"), new_directory(str(tmp_path / "full")):
-        entered = True
-    assert not entered
+    with pytest.raises(OutputError, match="it is not empty, expected"):
+        make("full", fail)
     with pytest.raises(OutputError, match="Directory not empty"):
-        with new_directory(str(tmp_path / "late")):
-            (tmp_path / "late").mkdir()
-            (tmp_path / "late/file").write_text("kept")
+        make("late", precede)
     assert sorted(os.listdir(tmp_path)) == ["full", "late"]
-    with new_directory(str(tmp_path / "new")) as temporary:
-        pass
-    assert os.listdir(tmp_path / "new") == []
+    assert (tmp_path / "late/file").read_text() == "kept"
+    make("new", lambda: None)
+    assert os.listdir(tmp_path / "new") == ["file"]
 
 
 def test_a_hash_txt_that_is_a_directory(tmp_path):
