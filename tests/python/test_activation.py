@@ -75,6 +75,7 @@ def traces():
     loops = """
 tvm_model_hash.uninstall()
 stock = traces()
+assert "tvm_model_hash" not in str(stock[0])
 for _ in range(2):
     tvm_model_hash.install()
     tvm_model_hash.install()

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import pathlib
 import stat
 
 import onnx
@@ -18,6 +19,7 @@ from tvm_model_hash import (
     OutputError,
     model_hash,
 )
+from tvm_model_hash.files import new_directory
 from tvm_model_hash.hash_file import write_hash_file
 
 HASH = "0123456789abcdef" * 4
@@ -96,6 +98,35 @@ def test_a_directory_that_is_not_writable(tmp_path):
         write_hash_file(tmp_path, HASH)
     assert (tmp_path / "hash.txt").read_text() == "kept"
     assert os.listdir(tmp_path) == ["hash.txt"]
+
+
+def test_a_directory_is_made_with_all_its_files_or_not_at_all(tmp_path):
+
+    def make(name, then):
+        with new_directory(str(tmp_path / name)) as temporary:
+            (pathlib.Path(temporary) / "file").write_text("new")
+            then()
+
+    def fail():
+        raise KeyError
+
+    def precede():
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late/file").write_text("kept")
+
+    with pytest.raises(KeyError):
+        make("new", fail)
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("kept")
+    with pytest.raises(OutputError, match="it is not empty, expected"):
+        make("full", fail)
+    with pytest.raises(OutputError, match="Directory not empty"):
+        make("late", precede)
+    assert sorted(os.listdir(tmp_path)) == ["full", "late"]
+    assert (tmp_path / "late/file").read_text() == "kept"
+    make("new", lambda: None)
+    assert os.listdir(tmp_path / "new") == ["file"]
 
 
 def test_a_hash_txt_that_is_a_directory(tmp_path):

@@ -523,8 +523,12 @@ def test_damaged_constants_are_refused(change, message, tmp_path):
     late_bound(layer(), tmp_path / "first")
     path = tmp_path / "first/consts"
     path.write_bytes(change(path.read_bytes()))
+    damaged = path.read_bytes()
     with pytest.raises(ValueError, match=message):
         read_record(path)
+    with pytest.raises(ValueError, match=message):
+        write_record(path, None)
+    assert path.read_bytes() == damaged
 
 
 def test_a_stock_runtime_loads_constants_with_a_record(tmp_path):

@@ -11,7 +11,13 @@ from tvm import relay
 from tvm.runtime import vm_hash
 from tvm.runtime.vm import Executable, VirtualMachine
 
-from tvm_model_hash import ArtifactError, DuplicateRecordError, Record, RecordError
+from tvm_model_hash import (
+    ArtifactError,
+    BuildMismatchError,
+    DuplicateRecordError,
+    Record,
+    RecordError,
+)
 from tvm_model_hash.digest import model_record
 from tvm_model_hash.vm_header import (
     VirtualDevice,
@@ -89,6 +95,13 @@ def test_a_cpp_library_that_does_not_load_is_replaced_by_python(vm_exec, monkeyp
     monkeypatch.setattr(vm_hash, "get_global_func", lambda *_, **__: None)
     with pytest.warns(RuntimeWarning, match="broken.so does not fit the running TVM.*pip install"):
         assert vm_hash._writer.__wrapped__() is None
+
+
+def test_a_record_that_tvm_does_not_see_is_an_error(vm_exec, monkeypatch):
+    # As if the library had written by the layout of another TVM.
+    monkeypatch.setattr(vm_hash, "_writer", lambda: lambda mod, record: None)
+    with pytest.raises(BuildMismatchError, match="built for another TVM.*pip install"):
+        vm_hash.set_record(vm_exec, FIRST)
 
 
 def test_every_truncated_header_is_refused(code):

@@ -286,6 +286,17 @@ def test_a_symbol_that_is_no_record_is_an_error(text, message, tmp_path):
         read_record(tmp_path / "lib.so")
 
 
+@pytest.mark.parametrize("old", [b"model-hash/1 ", b"const char tvm_model", b'";'])
+def test_a_malformed_record_in_a_tar_is_an_error(old, exported, tmp_path):
+    shutil.unpack_archive(exported / "lib.tar", tmp_path / "files", "gztar")
+    text = (tmp_path / "files/tvm_model_hash.c").read_bytes()
+    assert old in text
+    (tmp_path / "files/tvm_model_hash.c").write_bytes(text.replace(old, b"nonsense"))
+    shutil.make_archive(tmp_path / "lib", "tar", tmp_path / "files")
+    with pytest.raises(RecordError, match="'tvm_model_hash.c' has no constant|is not a record"):
+        read_artifact(tmp_path / "lib.tar")
+
+
 @pytest.mark.parametrize("kind", ["awkward", "longest"])
 def test_every_record_comes_back(kind, tmp_path, model):
     if kind == "awkward":  # characters that C has its own ideas about

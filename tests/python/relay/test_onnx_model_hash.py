@@ -23,7 +23,7 @@ from tvm.runtime.profiler_vm import VirtualMachineProfiler
 from tvm.runtime.vm import Executable, VirtualMachine
 
 import tvm_model_hash
-from tvm_model_hash import HashConflictError, InvalidHashError, NoHashError, model_hash
+from tvm_model_hash import HashConflictError, InvalidHashError, NoHashError, Record, model_hash
 
 TARGET = "llvm"
 X = np.linspace(-1, 1, 16, dtype="float32").reshape(1, 16)
@@ -168,6 +168,15 @@ def test_the_hash_is_of_the_model_before_a_loop_is_converted():
     np.testing.assert_array_equal(result.numpy(), [8, 16])
 
 
+def test_a_model_that_only_the_importer_understands_has_its_hash_alone(model):
+    del model.opset_import[:]
+    model.opset_import.add(domain="unused", version=1)
+    before = sha256(model)
+    with pytest.warns(RuntimeWarning, match="no digests of graph and weights: .*import"):
+        mod, _ = relay.frontend.from_onnx(model, opset=15, get_hash=True)
+    assert vm_hash.get_record(relay.vm.compile(mod, TARGET)) == Record(before)
+
+
 def test_two_models_have_two_hashes():
     first, second = layer(1), layer(2)
     assert compile_model(first).get_hash() == sha256(first)
@@ -210,9 +219,8 @@ def test_tvmc_forwards_the_keyword(model, tmp_path):
 def test_a_malformed_attribute_is_refused_before_anything_is_compiled(model, value):
     mod, _ = relay.frontend.from_onnx(model)
     value = tvm.tir.IntImm("int32", value) if isinstance(value, int) else value
-    compiler = relay.vm.VMCompiler()
     with pytest.raises(InvalidHashError, match=r"attribute 'model_hash' is .*64 lowercase"):
-        compiler.lower(mod.with_attr("model_hash", value), TARGET)
+        relay.vm.compile(mod.with_attr("model_hash", value), "a target that does not exist")
 
 
 PASSES = {
@@ -256,6 +264,14 @@ def test_copy_hash_carries_the_hash_over_where_a_pass_drops_it(name, model):
     assert not dropped.attrs or "model_hash" not in dropped.attrs
     assert copy_hash(mod, carried).attrs["model_hash"] == sha256(model)
     assert relay.vm.compile(carried, TARGET).get_hash() == sha256(model)
+
+
+def test_a_record_of_another_model_than_the_hash_is_refused(model):
+    mod, _ = relay.frontend.from_onnx(model, get_hash=True)
+    with pytest.raises(HashConflictError, match="expected the same"):
+        relay.vm.compile(mod.with_attr("model_hash", "0" * 64), TARGET)
+    alone = mod.without_attr("model_hash_record")
+    assert vm_hash.get_record(relay.vm.compile(alone, TARGET)) == Record(sha256(model))
 
 
 def test_copy_hash_refuses_what_makes_no_sense():
