@@ -13,7 +13,7 @@ goes through the model on its own, beside the first.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 _KEPT_BYTES = 16 << 20
+
+# What is fetched before it is hashed: at most so much, but at least one piece.
+_QUEUED_BYTES = 16 << 20
 
 # How far the model's stream goes ahead alone to the tensor that the canonical one waits for.
 _AHEAD_BYTES = 64 << 20
@@ -57,9 +60,9 @@ def hash_streams(model: Iterable[Item], canonical: Iterable[Item], progress: Any
     from concurrent.futures import ThreadPoolExecutor
 
     items = list(model)
-    # The threads start when something large comes.
-    with ThreadPoolExecutor(2) as pool:
-        _Pass(_Stream(items, pool), _Stream(canonical, pool), _offsets(items), progress).run()
+    # Each starts its thread when something large comes.
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        _Pass(_Stream(items, one), _Stream(canonical, other), _offsets(items), progress).run()
 
 
 def size_of(data: bytes | Content) -> int:
@@ -87,7 +90,8 @@ class _Stream:
         self._small: list[bytes] = []
         self._small_size = 0
         self._digest: Any = None
-        self._future: Future[None] | None = None
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        self._waiting_size = 0
         self.next: _Next | None = next(self._items, None)
 
     def hash_next(self, data: bytes) -> None:
@@ -110,26 +114,25 @@ class _Stream:
         if self.next is None:
             self._hash_small()
 
-    def wait(self) -> None:
-        """Wait until what was given is hashed, and can be freed."""
-        if self._future is not None:
-            self._future.result()
-            self._future = None
+    def wait(self, size: int = 0) -> None:
+        """Wait until no more than so many bytes, or one piece, are left to hash."""
+        while self._waiting_size > size and len(self._waiting) > bool(size):
+            future, done = self._waiting.popleft()
+            future.result()
+            self._waiting_size -= done
 
     def _hash_small(self) -> None:
-        data = b"".join(self._small)
+        if self._small:
+            self._start(b"".join(self._small))
         self._small.clear()
         self._small_size = 0
-        if len(data) < _SMALL_BYTES:
-            self.wait()
-            if data:
-                self._digest.update(data)
-        else:
-            self._start(data)
 
     def _start(self, data: bytes) -> None:
-        self.wait()
-        self._future = self._pool.submit(self._digest.update, data)
+        if not self._waiting and len(data) < _SMALL_BYTES:
+            self._digest.update(data)
+            return
+        self._waiting.append((self._pool.submit(self._digest.update, data), len(data)))
+        self._waiting_size += len(data)
 
 
 def _pieces(items: Iterable[Item]) -> Iterator[_Next]:
@@ -187,10 +190,11 @@ class _Pass:
             data = self.kept.pop(key)
             self.kept_size -= len(data)
             return data
-        if min(content.size, content.piece_bytes) > _LARGE_BYTES:
+        is_large = min(content.size, content.piece_bytes) > _LARGE_BYTES
+        if is_large:
             self._free(0)
-            self.model.wait()
-            self.canonical.wait()
+        for stream in (self.model, self.canonical):
+            stream.wait(0 if is_large else _QUEUED_BYTES)
         data = content.read(index)
         if self.canonical.next is not None and self.model.next is not None:
             self.kept[key] = data
