@@ -5,7 +5,6 @@ import contextlib
 import os
 import stat
 
-import onnx
 import pytest
 from conftest import layer, sha256
 from tvm import relay
