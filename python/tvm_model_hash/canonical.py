@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -18,9 +17,9 @@ import onnx
 import onnx_ir as ir
 from onnx import AttributeProto, TensorProto
 
-from .digest import check_model_type
-from .errors import ExternalDataError, InvalidModelError
-from .external import ExternalFiles, describe_tensor, is_external, load_model
+from .contents import READ_BYTES, Content, Contents
+from .errors import InvalidModelError
+from .external import describe_tensor, is_external
 from .scope import (
     GRAPH_TYPES,
     Scope,
@@ -37,9 +36,6 @@ from .scope import (
 
 # Domain, type and overload.
 _Operator: TypeAlias = tuple[str, str, str]
-
-#: Contents of tensors come in pieces of at most so many bytes.
-CHUNK_BYTES = 1 << 20
 
 # Where TensorProto keeps elements that are not in raw_data; of all other types, in int32_data.
 _FIELDS: dict[int, str] = {
@@ -82,8 +78,8 @@ class Part(NamedTuple):
 
     Parameters
     ----------
-    data : bytes or memoryview
-        The bytes.
+    data : bytes or Content
+        The bytes, of a tensor as they are to be fetched; then they are ``masked``.
     place : str
         The node, input or weight that it belongs to; empty for the model itself.
     what : str
@@ -93,7 +89,7 @@ class Part(NamedTuple):
         one of these; None if that cannot be shown.
     """
 
-    data: bytes | memoryview
+    data: bytes | Content
     place: str
     what: str
     value: object = None
@@ -110,8 +106,8 @@ class CanonicalModel:
     ----------
     proto : onnx.ModelProto
         The model; it is not changed.
-    files : ExternalFiles, optional
-        Where its external data is, unless it has none.
+    contents : Contents
+        The contents of its tensors.
 
     Raises
     ------
@@ -121,9 +117,9 @@ class CanonicalModel:
         By every method, if a tensor's data is neither in the model nor where it says.
     """
 
-    def __init__(self, proto: onnx.ModelProto, files: ExternalFiles | None = None):
+    def __init__(self, proto: onnx.ModelProto, contents: Contents):
         self.proto = proto
-        self.files = files
+        self.contents = contents
         self._functions: dict[_Operator, onnx.FunctionProto] = {}
         for function in proto.functions:
             key = _operator(function, function.name)
@@ -349,36 +345,42 @@ class CanonicalModel:
         element_type = _element_type(tensor.data_type, place)
         bits = count * element_type.bitwidth
         data = self._elements(tensor, place)
-        if len(data) != (bits + 7) // 8:
+        size = data.size if isinstance(data, Content) else len(data)
+        if size != (bits + 7) // 8:
             raise InvalidModelError(
-                f"{place}: {describe_tensor(tensor)} holds {len(data)} bytes, expected "
+                f"{place}: {describe_tensor(tensor)} holds {size} bytes, expected "
                 f"{(bits + 7) // 8} for {element_type.name} {_shape_text(tensor.dims)}"
             )
         show = None
         if count <= 8 and not is_external(tensor):
             show = functools.partial(_show_elements, tensor)
-        yield Part(_u64(len(data)), place, "number of bytes")
-        whole = len(data) if bits % 8 == 0 else len(data) - 1
-        for start in range(0, whole, CHUNK_BYTES):
-            yield Part(data[start : min(start + CHUNK_BYTES, whole)], place, "content", show)
-        if whole < len(data):  # what is in the unused bits means nothing
-            yield Part(bytes([data[-1] & ((1 << bits % 8) - 1)]), place, "content", show)
+        yield Part(_u64(size), place, "number of bytes")
+        if bits % 8:  # what is in the unused bits means nothing
+            mask = (1 << bits % 8) - 1
+            if isinstance(data, Content):
+                data.mask = mask
+            else:
+                data = data[:-1] + bytes([data[-1] & mask])
+        yield Part(data, place, "content", show)
 
-    def _elements(self, tensor: TensorProto, place: str) -> memoryview:
+    def _elements(self, tensor: TensorProto, place: str) -> bytes | Content:
         if is_external(tensor):
-            return self._external(tensor)
-        raw = tensor.raw_data  # a copy, so just once
+            return self.contents.of(tensor)
+        has_raw = tensor.HasField("raw_data")
         field = _FIELDS.get(tensor.data_type, "int32_data")
-        found = _typed_fields(tensor) + ["raw_data"] * bool(raw)
-        if found not in ([], ["raw_data"], [field]):
+        found = _typed_fields(tensor)
+        # Not looked at where it need not be, because protobuf copies it.
+        if found and has_raw and tensor.raw_data:
+            found.append("raw_data")
+        if found not in ([], [field]):
             raise InvalidModelError(
                 f"{place}: {describe_tensor(tensor)} holds data in {' and '.join(found)}, "
                 f"expected it in raw_data or {field} alone"
             )
-        if tensor.HasField("raw_data"):
-            return memoryview(raw)
+        if has_raw:
+            return self.contents.of(tensor)
         try:
-            return memoryview(ir.TensorProtoTensor(tensor).tobytes())
+            return ir.TensorProtoTensor(tensor).tobytes()
         except ValueError as error:  # elements that their type can't have
             raise InvalidModelError(f"{place}: {describe_tensor(tensor)}: {error}") from error
 
@@ -395,43 +397,30 @@ class CanonicalModel:
             )
         return list(tensor.string_data)
 
-    def _external(self, tensor: TensorProto) -> memoryview:
-        if self.files is None:
-            raise ExternalDataError(
-                f"the data of {describe_tensor(tensor)} is in a file and was not loaded, so it "
-                "cannot be hashed: load the model with onnx.load(path), or give its path"
-            )
-        return self.files.view(tensor)
 
-
-def open_model(model: onnx.ModelProto | str | os.PathLike[str]) -> CanonicalModel:
-    """Prepare a model for its canonical streams.
+def pieces(parts: Iterable[Part]) -> Iterator[Part]:
+    """Fetch the contents in a stream.
 
     Parameters
     ----------
-    model : onnx.ModelProto, str or os.PathLike
-        A model, which is not changed, or the path of its file.
+    parts : iterable of Part
+        A stream.
 
-    Returns
-    -------
-    canonical : CanonicalModel
-        The model's streams.
-
-    Raises
+    Yields
     ------
-    ModelTypeError
-        If it is neither.
-    ModelFileError
-        If the file cannot be read, or holds no model.
-    ExternalDataError
-        If the file's external data is not there, or not where it may be.
-    InvalidModelError
-        If the model contradicts itself.
+    part : Part
+        The same stream, in parts of the same size wherever the contents are.
     """
-    if isinstance(model, (str, os.PathLike)):
-        return CanonicalModel(*load_model(model))
-    check_model_type(model)
-    return CanonicalModel(model)
+    for part in parts:
+        content = part.data
+        fetched = (
+            (content.masked(index, content.read(index)) for index in range(len(content)))
+            if isinstance(content, Content)
+            else [content]
+        )
+        for data in fetched:
+            for start in range(0, len(data), READ_BYTES):
+                yield part._replace(data=data[start : start + READ_BYTES])
 
 
 def _operator(proto: onnx.NodeProto | onnx.FunctionProto, name: str) -> _Operator:

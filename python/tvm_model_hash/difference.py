@@ -40,9 +40,11 @@ def explain(
     ModelTypeError, ModelFileError, InvalidModelError, ExternalDataError
         As :func:`~tvm_model_hash.digest.model_record` raises them.
     """
-    from .canonical import open_model
+    from .canonical import CanonicalModel
+    from .contents import open_model
 
-    a, b = open_model(model_a), open_model(model_b)
+    a = CanonicalModel(*open_model(model_a, measured=True))
+    b = CanonicalModel(*open_model(model_b, measured=True))
     return (
         _first_difference(a.interface(), b.interface())
         or _first_difference(a.graph(), b.graph())
@@ -51,12 +53,11 @@ def explain(
 
 
 def _first_difference(parts_a: Iterable[Part], parts_b: Iterable[Part]) -> str | None:
-    from .canonical import NODE_COUNT
+    from .canonical import NODE_COUNT, pieces
 
     counts: tuple[Part, Part] | None = None
-    for a, b in zip(parts_a, parts_b, strict=True):
-        # Not as memoryviews, which are compared element by element.
-        if bytes(a.data) == bytes(b.data):
+    for a, b in zip(pieces(parts_a), pieces(parts_b), strict=True):
+        if a.data == b.data:
             continue
         if counts is not None and a.what != b.what:
             # One graph is at its end, and the other one has a node more.

@@ -7,15 +7,18 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from .errors import ModelSerializationError, ModelTypeError
+from .errors import ModelHashError, ModelSerializationError, ModelTypeError
+from .progress import hashing
 from .record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     import onnx
 
-    from .canonical import Part
+    from .contents import Contents
+    from .one_pass import Item
+    from .stream import Piece
 
 
 def model_hash(model: onnx.ModelProto) -> str:
@@ -37,19 +40,13 @@ def model_hash(model: onnx.ModelProto) -> str:
     ------
     ModelTypeError
         If the model is not an ``onnx.ModelProto``.
+    ExternalDataError
+        If a tensor's data is outside of the model and was not loaded.
     ModelSerializationError
-        If protobuf cannot serialize the model, which it cannot from 2 GiB on.
+        If protobuf cannot serialize the model, even without the data of its tensors.
     """
-    check_model_type(model)
-    try:
-        data = model.SerializeToString()
-    except Exception as error:  # protobuf's back ends raise different types here
-        raise ModelSerializationError(
-            f"the model cannot be serialized ({type(error).__name__}: {error}). If it is over "
-            "protobuf's limit of 2 GiB, keep its weights in files of their own: "
-            "onnx.save(model, path, save_as_external_data=True)"
-        ) from error
-    return hashlib.sha256(data).hexdigest()
+    check_model_type(model)  # a path is none
+    return _digest(model, with_canonical=False).model
 
 
 def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
@@ -75,29 +72,66 @@ def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
     ModelFileError
         If the file cannot be read, or holds no model.
     ModelSerializationError
-        If protobuf cannot serialize the model, which it cannot from 2 GiB on.
+        If protobuf cannot serialize the model, even without the data of its tensors.
     InvalidModelError
         If the model contradicts itself, so that it has no canonical form.
     ExternalDataError
         If a tensor's data is outside of the model and was not loaded; or, of a path, is not
         where it may be: in a regular file below the directory of the model.
     """
-    from .canonical import open_model
-    from .external import load_external_data
-
-    canonical = open_model(model)
-    graph = _digest(canonical.graph())
-    weights = _digest(canonical.weights())
-    if canonical.files is not None:
-        load_external_data(canonical.proto, canonical.files)
-    return Record(model_hash(canonical.proto), graph, weights)
+    return _digest(model, with_canonical=True)
 
 
-def _digest(parts: Iterable[Part]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.data)
-    return digest.hexdigest()
+def _digest(model: onnx.ModelProto | str | os.PathLike[str], with_canonical: bool) -> Record:
+    from .contents import Contents, UnexpectedSizeError, open_model
+
+    proto, contents = open_model(model)
+    name = os.path.basename(model) if isinstance(model, (str, os.PathLike)) else "model"
+    try:
+        return _hash(proto, contents, with_canonical, name)
+    except (UnexpectedSizeError, ModelSerializationError):
+        # Raw data is not of the size that type and shape ask for. If the tensor is unused, that
+        # is no error.
+        return _hash(proto, Contents(contents.files, measured=True), with_canonical, name)
+
+
+def _hash(proto: onnx.ModelProto, contents: Contents, with_canonical: bool, name: str) -> Record:
+    from .one_pass import hash_streams, size_of
+
+    model, graph, weights = (hashlib.sha256() for _ in range(3))
+
+    def canonical_items() -> Iterator[Item]:
+        from .canonical import CanonicalModel
+
+        canonical = CanonicalModel(proto, contents)
+        yield from ((graph, part.data) for part in canonical.graph())
+        yield from ((weights, part.data) for part in canonical.weights())
+
+    pieces = _serialized(proto, contents)
+    with hashing(sum(map(size_of, pieces)), name) as progress:
+        hash_streams(
+            ((model, piece) for piece in pieces),
+            canonical_items() if with_canonical else (),
+            progress,
+        )
+    if not with_canonical:
+        return Record(model.hexdigest())
+    return Record(model.hexdigest(), graph.hexdigest(), weights.hexdigest())
+
+
+def _serialized(proto: onnx.ModelProto, contents: Contents) -> list[Piece]:
+    from .stream import serialized
+
+    try:
+        return serialized(proto, contents)
+    except ModelHashError:
+        raise
+    except Exception as error:  # protobuf's back ends raise different types here
+        raise ModelSerializationError(
+            f"the model cannot be serialized ({type(error).__name__}: {error}). If it is over "
+            "protobuf's limit of 2 GiB even without the data of its tensors, keep less in the "
+            "attributes of its nodes"
+        ) from error
 
 
 def check_model_type(model: object) -> None:

@@ -3,18 +3,81 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import stat
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import onnx
-import onnx.external_data_helper
 
 from .errors import ExternalDataError, ModelFileError
 
 _FIELDS = ("location", "offset", "length")
+
+
+class _File(NamedTuple):
+    """A regular file below the model's directory, as it was when it was looked at."""
+
+    location: str
+    path: str
+    device: int
+    inode: int
+    size: int
+    changed: int
+
+
+class FileRange(NamedTuple):
+    """The part of a file that holds a tensor's data.
+
+    Parameters
+    ----------
+    tensor : onnx.TensorProto
+        The tensor.
+    file : _File
+        The file.
+    start, size : int
+        Where the data begins, and how many bytes it has.
+    """
+
+    tensor: onnx.TensorProto
+    file: _File
+    start: int
+    size: int
+
+    def read(self, start: int, size: int) -> bytes:
+        """Read a part of the data.
+
+        Parameters
+        ----------
+        start, size : int
+            Where the part begins in the tensor's data, and how many bytes it has.
+
+        Returns
+        -------
+        data : bytes
+            So many bytes.
+
+        Raises
+        ------
+        ExternalDataError
+            If the file cannot be read, or is no longer the one that was looked at.
+        """
+        # Opened each time: a model may have more files than a process may have open. And read,
+        # not mapped: where a mapped file is cut off meanwhile, the process dies.
+        location = self.file.location
+        try:
+            with open(self.file.path, "rb", buffering=0, opener=_open_safely) as file:
+                same = self.file == _look(location, self.file.path, os.fstat(file.fileno()))
+                file.seek(self.start + start)
+                data = file.read(size) if same else b""
+                while data and len(data) < size:  # as a signal or a network file system may do
+                    more = file.read(size - len(data))
+                    data = data + more if more else b""
+        except OSError as error:
+            raise _unreadable(self.tensor, location, error) from error
+        if len(data) < size:
+            raise _error(self.tensor, f"is at {location!r}, which changed while it was read")
+        return data
 
 
 class ExternalFiles:
@@ -32,10 +95,10 @@ class ExternalFiles:
 
     def __init__(self, directory: str):
         self.directory = directory
-        self._views: dict[str, memoryview] = {}
+        self._files: dict[str, _File] = {}
 
-    def view(self, tensor: onnx.TensorProto) -> memoryview:
-        """Look at a tensor's bytes, without reading them yet.
+    def find(self, tensor: onnx.TensorProto) -> FileRange:
+        """Find a tensor's bytes, without reading them yet.
 
         Parameters
         ----------
@@ -44,8 +107,8 @@ class ExternalFiles:
 
         Returns
         -------
-        view : memoryview
-            Its bytes, mapped from the file.
+        source : FileRange
+            Where they are.
 
         Raises
         ------
@@ -62,21 +125,21 @@ class ExternalFiles:
         location, offset, length = (fields.get(key) for key in _FIELDS)
         if not isinstance(location, str) or not location:  # protobuf gives bytes if not UTF-8
             raise _error(tensor, f"has the location {location!r}, expected the path of a file")
-        if location not in self._views:
-            self._views[location] = self._map(tensor, location)
-        data = self._views[location]
+        if location not in self._files:
+            self._files[location] = self._open(tensor, location)
+        file = self._files[location]
         start = _number(tensor, "offset", offset) or 0
         size = _number(tensor, "length", length)
-        if start + (size or 0) > len(data):
+        if start + (size or 0) > file.size:
             raise _error(
                 tensor,
                 f"is said to be {size or 0} bytes at offset {start} of {location!r}, which has "
-                f"{len(data)} bytes: is the file truncated, or of another model?",
+                f"{file.size} bytes: is the file truncated, or of another model?",
             )
         # Without a length it is all the rest, as onnx.load reads it.
-        return data[start:] if size is None else data[start : start + size]
+        return FileRange(tensor, file, start, file.size - start if size is None else size)
 
-    def _map(self, tensor: onnx.TensorProto, location: str) -> memoryview:
+    def _open(self, tensor: onnx.TensorProto, location: str) -> _File:
         # Joined to a directory, an absolute path replaces it.
         if os.path.isabs(location) or "\0" in location:
             raise _error(tensor, f"has the location {location!r}, expected a relative path")
@@ -98,20 +161,16 @@ class ExternalFiles:
             with open(path, "rb", opener=_open_safely) as file:
                 # Of what was opened, so that nobody can exchange it in between.
                 status = os.fstat(file.fileno())
-                # A device may never end, and stands for no data of a model.
-                if not stat.S_ISREG(status.st_mode):
-                    raise _error(tensor, f"is at {location!r}, which is not a regular file")
-                if not status.st_size:  # there is no map of nothing
-                    return memoryview(b"")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as error:
-            raise _error(
-                tensor, f"is at {location!r}, which cannot be read: {error.strerror or error}"
-            ) from error
+            raise _unreadable(tensor, location, error) from error
+        # A device may never end, and stands for no data of a model.
+        if not stat.S_ISREG(status.st_mode):
+            raise _error(tensor, f"is at {location!r}, which is not a regular file")
+        return _look(location, path, status)
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ExternalFiles]:
-    """Read a model's file, and check what it says of external data.
+    """Read a model's file, without its external data.
 
     Parameters
     ----------
@@ -129,8 +188,6 @@ def load_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ExternalF
     ------
     ModelFileError
         If the file cannot be read, or holds no model.
-    ExternalDataError
-        If any external tensor is not where it may be, used or not.
     """
     path = os.path.abspath(path)
     try:
@@ -144,31 +201,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ExternalF
     if not model.HasField("graph"):
         raise ModelFileError(f"{path!r} is not an ONNX model, it has no graph")
     files = ExternalFiles(os.path.dirname(path))
-    for tensor in _tensors(model):
-        if is_external(tensor):
-            files.view(tensor)
     return model, files
-
-
-def load_external_data(model: onnx.ModelProto, files: ExternalFiles) -> None:
-    """Put the external data into the model, as ``onnx.load`` does.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        The model that :func:`load_model` returned; it is changed.
-    files : ExternalFiles
-        What it returned with it.
-
-    Raises
-    ------
-    ExternalDataError
-        If onnx refuses to read it. It has rules of its own, other ones in each version.
-    """
-    try:
-        onnx.external_data_helper.load_external_data_for_model(model, files.directory)
-    except Exception as error:  # of several types
-        raise ExternalDataError(f"onnx cannot load the model's external data: {error}") from error
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
@@ -203,26 +236,9 @@ def describe_tensor(tensor: onnx.TensorProto) -> str:
     return f"tensor {tensor.name!r}" if tensor.name else "an unnamed tensor"
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors of a model, wherever they stand."""
-    pending = [model.graph, *model.functions]
-    while pending:
-        graph = pending.pop()
-        attributes = [attribute for node in graph.node for attribute in node.attribute]
-        if isinstance(graph, onnx.FunctionProto):
-            attributes += graph.attribute_proto
-            sparse = []
-        else:
-            yield from graph.initializer
-            sparse = list(graph.sparse_initializer)
-        for attribute in attributes:
-            yield from [*attribute.tensors, attribute.t]
-            sparse += [*attribute.sparse_tensors, attribute.sparse_tensor]
-            pending += attribute.graphs
-            if attribute.HasField("g"):
-                pending.append(attribute.g)
-        for tensor in sparse:
-            yield from (tensor.values, tensor.indices)
+def _look(location: str, path: str, status: os.stat_result) -> _File:
+    identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return _File(location, path, *identity)
 
 
 def _open_safely(path: str, flags: int) -> int:
@@ -242,3 +258,7 @@ def _number(tensor: onnx.TensorProto, field: str, text: str | None) -> int | Non
 
 def _error(tensor: onnx.TensorProto, problem: str) -> ExternalDataError:
     return ExternalDataError(f"the external data of {describe_tensor(tensor)} {problem}")
+
+
+def _unreadable(tensor: onnx.TensorProto, location: str, error: OSError) -> ExternalDataError:
+    return _error(tensor, f"is at {location!r}, which cannot be read: {error.strerror or error}")

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure what hashing costs: each row is two things measured in turn, in one run.
+
+usage: python benchmarks/run.py [RESULTS.json]
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+import warnings
+
+import numpy as np
+import onnx
+import tvm
+from onnx import TensorProto, helper
+from tvm import relay
+from tvm.ir.module_hash import set_record
+from tvm.runtime.vm import Executable, VirtualMachine
+
+import tvm_model_hash
+from tvm_model_hash import Record, model_hash, model_record
+
+ROUNDS = 5
+MEGA, MIB = 10**6, 1 << 20
+SCRIPT = os.path.join(os.path.dirname(sys.executable), "tvm-model-hash")
+ROOT = pathlib.Path(sysconfig.get_path("purelib"))
+NETWORKS = {
+    "magika": (ROOT / "magika/models/standard_v3_3/model.onnx", {"bytes": (1, 2048)}),
+    "silero_vad": (
+        ROOT / "silero_vad/data/silero_vad_16k_sequence.onnx",
+        {"input": (4, 576), "h": (1, 1, 128), "c": (1, 1, 128)},
+    ),
+    "squeezenet": (
+        ROOT / "onnx/backend/test/data/light/light_squeezenet.onnx",
+        {"data_0": (1, 3, 224, 224)},
+    ),
+}
+
+rows = []
+
+
+def main():
+    warnings.simplefilter("ignore")
+    started = time.time()
+    print(f"{'':58} {'ours':>9} {'other':>9} {'result':>9}  goal")
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = pathlib.Path(temporary)
+        in_memory(directory)
+        for measure in (external, imports, executables, inference, start_up):
+            measure(directory / measure.__name__)
+    results = {"environment": environment(), "seconds": time.time() - started, "rows": rows}
+    path = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/benchmarks.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    print(f"{results['seconds']:.0f} s; {path}")
+
+
+def in_turn(ours, other, rounds=ROUNDS):
+    """Medians of the seconds that two functions take, called in turn."""
+    times = [], []
+    for _ in range(rounds):
+        for function, found in zip((ours, other), times, strict=True):
+            start = time.perf_counter()
+            function()
+            found.append(time.perf_counter() - start)
+    return times
+
+
+def ratio(name, goal, ours, other, rounds=ROUNDS):
+    times = in_turn(ours, other, rounds)
+    a, b = map(statistics.median, times)
+    add(name, f"{a:.3f} s", f"{b:.3f} s", a / b, goal, "", times)
+
+
+def difference(name, goal, unit, ours, other, rounds):  # noqa: PLR0917
+    times = in_turn(ours, other, rounds)
+    scale = 1000 if unit == "ms" else 1
+    a, b = (statistics.median(found) * scale for found in times)
+    add(name, f"{a:.3g} {unit}", f"{b:.3g} {unit}", a - b, goal, f" {unit}", times)
+
+
+def add(name, ours, other, result, goal, unit, samples=()):  # noqa: PLR0917
+    rows.append(
+        {"row": name, "ours": ours, "other": other, "result": result, "unit": unit.strip(),
+         "goal": goal, "met": result <= goal, "samples": samples}
+    )  # fmt: skip
+    missed = "" if result <= goal else "  missed"
+    print(f"{name:58} {ours:>9} {other:>9} {result:>8.3f}{unit}  <= {goal}{missed}", flush=True)
+
+
+def memory(name, goal, function, *arguments, before):
+    """The peak of this process against what it had before."""
+    peak = peak_of(lambda: function(*arguments))
+    add(name, f"{peak} MiB", f"{before} MiB", peak - before, goal, " MiB")
+
+
+def rss():
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // MIB
+
+
+def run(*command):
+    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+
+
+def openssl(path):
+    run("openssl", "dgst", "-sha256", path)
+
+
+def one_gigabyte(external=False, count=40, size=25 * MEGA):
+    """A model of tensors that are used in the order in which they stand in it."""
+    tensors = []
+    for number in range(count):
+        tensor = TensorProto(name=f"w{number}", data_type=TensorProto.FLOAT, dims=[size // 4])
+        if external:
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", "data"), ("offset", number * size), ("length", size)):
+                tensor.external_data.add(key=key, value=str(value))
+        else:
+            tensor.raw_data = np.random.default_rng(number).bytes(size)
+        tensors.append(tensor)
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    node = helper.make_node("Sum", [tensor.name for tensor in tensors], ["y"])
+    return helper.make_model(helper.make_graph([node], "g", [], [output], tensors))
+
+
+def in_memory(directory):
+    model_record(onnx.load(NETWORKS["magika"][0]))  # what is imported once
+    model = one_gigabyte()
+    folder = directory / "model"
+    folder.mkdir()
+    onnx.save(model, folder / "model.onnx")
+    path = folder / "model.onnx"
+    before = rss()
+    memory("model hash, 1 GB in memory: peak", 64, model_hash, model, before=before)
+    memory("all three digests: peak", 64, model_record, model, before=before)
+    ratio("model hash, 1 GB in memory / openssl", 1.10,
+          lambda: model_hash(model), lambda: openssl(path))  # fmt: skip
+    ratio("all three digests, 1 GB / openssl", 1.25,
+          lambda: model_record(model), lambda: openssl(path))  # fmt: skip
+    ratio("model hash, 1 GB in memory / sha256(SerializeToString())", 1.0,
+          lambda: model_hash(model),
+          lambda: hashlib.sha256(model.SerializeToString()).hexdigest())  # fmt: skip
+    model = None  # free its memory
+
+    from model_signing import hashing
+
+    from tvm_model_hash.files import file_sha256
+
+    ratio("digest of a model's directory, 1 GB / model-signing", 1.0,
+          lambda: [file_sha256(str(file)) for file in folder.iterdir()],
+          lambda: hashing.hash(folder))  # fmt: skip
+    shutil.rmtree(folder)
+
+
+def external(directory):
+    size = 8 * 1000 * MEGA
+    free = shutil.disk_usage(directory.parent).free
+    if free < size + 1000 * MEGA:
+        print(f"digest, 8 GB of external data: skipped, the disk has {free // MEGA:,} MB free")
+        return
+    directory.mkdir()
+    onnx.save(one_gigabyte(external=True, count=40, size=size // 40), directory / "m.onnx")
+    with open(directory / "data", "wb") as file:
+        file.truncate(size)
+    peaks = []
+
+    def digest():
+        process = subprocess.Popen([SCRIPT, "digest", directory / "m.onnx"], stdout=-3)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        assert not status
+        peaks.append(usage.ru_maxrss // 1024)
+
+    ratio("digest, 8 GB of external data / openssl", 1.15,
+          digest, lambda: openssl(directory / "data"))  # fmt: skip
+    code = "import onnx_ir, tvm_model_hash.canonical, concurrent.futures.thread, resource;"
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    imported = int(subprocess.check_output([sys.executable, "-c", code])) // 1024
+    peak = max(peaks)
+    add("digest, 8 GB: peak", f"{peak} MiB", "", peak, 128, " MiB")
+    add("digest, 8 GB: peak above the imports", f"{peak} MiB", f"{imported} MiB",
+        peak - imported, 128, " MiB")  # fmt: skip
+    shutil.rmtree(directory)
+
+
+def imports(directory):
+    for name, (path, shape) in NETWORKS.items():
+
+        def convert(get_hash, path=path, shape=shape):
+            relay.frontend.from_onnx(onnx.load(path), dict(shape), get_hash=get_hash)
+
+        convert(True)
+        ratio(f"from_onnx, {name}: with / without hash", 1.02,
+              lambda: convert(True), lambda: convert(False))  # fmt: skip
+
+
+def executable(size, with_hash, count=8):
+    """An executable with constants of so many bytes."""
+    index = relay.var("x", shape=(1,), dtype="int32")
+    rng = np.random.default_rng(0)
+    takes = [
+        relay.take(relay.const(rng.random(size // count // 4, np.float32)), index)
+        for _ in range(count)
+    ]
+    mod = tvm.IRModule.from_expr(relay.Function([index], relay.Tuple(takes)))
+    if with_hash:
+        mod = set_record(mod, Record("0" * 64))
+    return relay.vm.compile(mod, "llvm")
+
+
+def executables(directory):
+    directory.mkdir()
+    ours, stock = executable(512 * MEGA, True), executable(512 * MEGA, False)
+    assert ours.get_hash() is not None
+    saved = []
+
+    def save(exe):
+        saved[:] = exe.save()
+
+    ratio("save, 512 MB of constants: with / without hash", 1.01,
+          lambda: save(ours), lambda: save(stock))  # fmt: skip
+    codes = []
+    for number, exe in enumerate((ours, stock)):
+        code, lib = exe.save()
+        lib.export_library(directory / f"{number}.so")
+        codes.append((code, tvm.runtime.load_module(directory / f"{number}.so")))
+    code = exe = None
+    ratio("load_exec, 512 MB of constants: with / without hash", 1.01,
+          lambda: Executable.load_exec(*codes[0]),
+          lambda: Executable.load_exec(*codes[1]))  # fmt: skip
+    ratio("export_library, 512 MB: with / without hash", 1.01,
+          lambda: ours.mod.export_library(directory / "ours.so"),
+          lambda: stock.mod.export_library(directory / "stock.so"), 5)  # fmt: skip
+    saved.clear()
+    peaks = []
+    for exe in (stock, ours):
+        before = rss()
+        peaks.append(peak_of(lambda exe=exe: exe.save()) - before)
+    add("save, 512 MB: peak with - without hash", f"{peaks[1]} MiB", f"{peaks[0]} MiB",
+        peaks[1] - peaks[0], 16, " MiB")  # fmt: skip
+    codes = ours = stock = exe = None  # free their memory
+
+    code = executable(1000 * MEGA, True).save()[0]
+    (directory / "code.ro").write_bytes(code)
+    code = None
+    nothing = [sys.executable, "-c", "pass"]
+    for command in (["show"], ["check", "0" * 64]):
+        difference(f"{command[0]}, artifact of 1 GB - python -c pass", 0.1, "s",
+                   lambda command=command: run(SCRIPT, *command, directory / "code.ro"),
+                   lambda: run(*nothing), 11)  # fmt: skip
+
+
+def peak_of(function):
+    peak, done = [0], threading.Event()
+
+    def watch():
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], rss())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    function()
+    done.set()
+    thread.join()
+    return peak[0]
+
+
+def inference(directory):
+    path, shape = NETWORKS["magika"]
+    data = tvm.nd.array(np.random.default_rng(0).integers(0, 256, (1, 2048)).astype("int32"))
+    machines = []
+    for get_hash in (True, False):
+        mod, params = relay.frontend.from_onnx(onnx.load(path), dict(shape), get_hash=get_hash)
+        machine = VirtualMachine(relay.vm.compile(mod, "llvm", params=params), tvm.cpu())
+        machine.set_input("main", data)
+        machine.invoke_stateful("main")
+        machines.append(machine)
+    ratio("inference, magika: with / without hash", 1.01,
+          lambda: machines[0].invoke_stateful("main"),
+          lambda: machines[1].invoke_stateful("main"), 51)  # fmt: skip
+
+
+def start_up(directory):
+    interpreters = []
+    package = pathlib.Path(tvm_model_hash.__file__).parent
+    for name in ("with", "without"):
+        run(sys.executable, "-m", "venv", "--without-pip", directory / name)
+        (site,) = (directory / name).glob("lib/python*/site-packages")
+        if name == "with":
+            shutil.copytree(package, site / package.name)
+            shutil.copy(package.parent / "tvm_model_hash.pth", site)
+        interpreters.append(directory / name / "bin/python")
+        run(interpreters[-1], "-c", "pass")
+    difference("start-up of Python: with - without the hook", 1, "ms",
+               lambda: run(interpreters[0], "-c", "pass"),
+               lambda: run(interpreters[1], "-c", "pass"), 101)  # fmt: skip
+
+
+def environment():
+    cpu = platform.processor()
+    if os.path.exists("/proc/cpuinfo"):
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
+    names = ["tvm-model-hash", "onnx", "onnx-ir", "protobuf", "numpy", "model-signing"]
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in names}
+        | {"tvm": tvm.__version__, "python": platform.python_version()},
+        "openssl": subprocess.check_output(["openssl", "version"], text=True).strip(),
+        "machine": {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform()},
+        "load": os.getloadavg(),
+    }
+
+
+if __name__ == "__main__":
+    main()
