@@ -22,7 +22,7 @@ READ_BYTES = 4 << 20
 
 # Bits of an element, to know the size of raw_data without the copy that protobuf makes of it when
 # it is looked at. The size of what is not listed here is measured.
-_BITS = {
+_BITS: dict[int, int] = {
     TensorProto.FLOAT: 32,
     TensorProto.UINT8: 8,
     TensorProto.INT8: 8,
