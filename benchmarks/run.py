@@ -228,7 +228,7 @@ def executables(directory):
         saved[:] = exe.save()
 
     ratio("save, 512 MB of constants: with / without hash", 1.01,
-          lambda: save(ours), lambda: save(stock))  # fmt: skip
+          lambda: save(ours), lambda: save(stock), 11)  # fmt: skip
     codes = []
     for number, exe in enumerate((ours, stock)):
         code, lib = exe.save()
@@ -237,7 +237,7 @@ def executables(directory):
     code = exe = None
     ratio("load_exec, 512 MB of constants: with / without hash", 1.01,
           lambda: Executable.load_exec(*codes[0]),
-          lambda: Executable.load_exec(*codes[1]))  # fmt: skip
+          lambda: Executable.load_exec(*codes[1]), 11)  # fmt: skip
     saved.clear()
     peaks = []
     for exe in (stock, ours):

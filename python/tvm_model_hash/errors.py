@@ -33,7 +33,7 @@ class ExternalDataError(ModelHashError):
 
 
 class ModelSerializationError(ModelHashError):
-    """The model has no serialized form to hash; protobuf's limit is 2 GiB."""
+    """Protobuf cannot serialize the model, even without the data of its tensors."""
 
 
 class InvalidHashError(ModelHashError):

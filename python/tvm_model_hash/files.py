@@ -8,17 +8,14 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from .errors import ArtifactError, OutputError
 from .progress import hashing
 
 _CHUNK_BYTES = 1024 * 1024
-
-# From here on it pays to read on one thread and to hash on another.
-_LARGE_BYTES = 64 * _CHUNK_BYTES
 
 
 def open_regular(path: str, follow_symlinks: bool = True) -> BinaryIO:
@@ -80,36 +77,18 @@ def file_sha256(path: str, follow_symlinks: bool = True) -> tuple[int, str]:
     """
     digest = hashlib.sha256()
     size = 0
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
     with open_regular(path, follow_symlinks) as file:
         total = os.fstat(file.fileno()).st_size
         with hashing(total, os.path.basename(path)) as progress:
             try:
-                for count in _read(file, digest.update, total):
+                while count := file.readinto(buffer):  # type: ignore[attr-defined]
+                    digest.update(buffer[:count])
                     size += count
                     progress.update(count)
             except OSError as error:
                 raise ArtifactError(f"cannot read {path!r}: {error.strerror or error}") from error
     return size, digest.hexdigest()
-
-
-def _read(file: BinaryIO, update: Callable[[memoryview], None], total: int) -> Iterator[int]:
-    """Read a file and hand it on, chunk by chunk; of a large one the next meanwhile."""
-    if total < _LARGE_BYTES:
-        buffer = memoryview(bytearray(_CHUNK_BYTES))
-        while count := file.readinto(buffer):  # type: ignore[attr-defined]
-            update(buffer[:count])
-            yield count
-        return
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    buffers = [memoryview(bytearray(4 * _CHUNK_BYTES)) for _ in range(2)]
-    with ThreadPoolExecutor(1) as pool:
-        hashed: Future[Any] = pool.submit(int)
-        while count := file.readinto(buffers[0]):  # type: ignore[attr-defined]
-            hashed.result()
-            hashed = pool.submit(update, buffers[0][:count])
-            buffers.reverse()
-            yield count
 
 
 def _check_regular(path: str, status: os.stat_result) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from artifacts import build, compile_model, models, run_python, sha256
 
-from tvm_model_hash import carriers, files
+from tvm_model_hash import carriers
 from tvm_model_hash.digest import model_record
 from tvm_model_hash.errors import (
     ArtifactError,
@@ -329,12 +329,3 @@ def test_a_manifest_that_cannot_be_written_is_an_error(tiny):
         seal(tiny)
     assert sorted(path.name for path in tiny.iterdir()) == ["SHA256SUMS", "a", "b"]
     assert issubclass(OutputError, ModelHashError)
-
-
-@pytest.mark.parametrize("size", [0, 1, 4 << 20, (9 << 20) + 1])
-def test_large_files_are_hashed_while_they_are_read(size, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_LARGE_BYTES", 0)
-    data = os.urandom(size)
-    (tmp_path / "file").write_bytes(data)
-    expected = (size, hashlib.sha256(data).hexdigest())
-    assert files.file_sha256(str(tmp_path / "file")) == expected
