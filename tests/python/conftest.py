@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import pty
 import subprocess
 import sys
 
@@ -46,6 +47,24 @@ def run_python(code, *arguments, env=(), check=True):
         stdout=subprocess.PIPE,
         stderr=None if check else subprocess.PIPE,
     )
+
+
+def on_a_terminal(command, directory, **env):
+    """Run a command on a terminal, and give what it shows there."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        command, cwd=directory, env={**os.environ, **env}, stdout=slave, stderr=slave
+    ) as process:
+        os.close(slave)
+        shown = b""
+        try:
+            while data := os.read(master, 4096):
+                shown += data
+        except OSError:  # the other end is closed
+            pass
+        process.wait()
+    os.close(master)
+    return shown.decode()
 
 
 @dataclasses.dataclass

@@ -3,14 +3,13 @@
 
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
 
 import onnx
 import pytest
-from conftest import NETWORKS, sha256
+from conftest import NETWORKS, on_a_terminal, sha256
 from tvm import relay
 from tvm.runtime import vm_hash
 
@@ -240,28 +239,11 @@ def test_every_command_has_help_with_an_example(directory):
     assert "required: COMMAND" in result.stderr
 
 
-def on_a_terminal(*arguments, cwd, **env):
-    """What a person sees: the output of the command on a terminal."""
-    master, slave = pty.openpty()
-    with subprocess.Popen(
-        [COMMAND, *arguments], cwd=cwd, env={**os.environ, **env}, stdout=slave, stderr=slave
-    ) as process:
-        os.close(slave)
-        output = b""
-        try:
-            while data := os.read(master, 4096):
-                output += data
-        except OSError:  # the other end is closed
-            pass
-        process.wait()
-    os.close(master)
-    return output.decode()
-
-
 def test_colour_on_a_terminal_only(directory):
     arguments = ("check", "model.onnx", "deployment")
-    assert on_a_terminal(*arguments, cwd=directory) == "\033[32mmatch: same model\033[0m\r\n"
-    assert on_a_terminal(*arguments, cwd=directory, NO_COLOR="1") == "match: same model\r\n"
+    command = [COMMAND, *arguments]
+    assert on_a_terminal(command, directory) == "\033[32mmatch: same model\033[0m\r\n"
+    assert on_a_terminal(command, directory, NO_COLOR="1") == "match: same model\r\n"
 
 
 def test_a_check_of_a_match_imports_neither_onnx_nor_tvm(directory):
