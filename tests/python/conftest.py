@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import fcntl
 import hashlib
 import importlib.util
 import os
 import pathlib
 import pty
+import struct
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import onnx
@@ -52,6 +55,7 @@ def run_python(code, *arguments, env=(), check=True):
 def on_a_terminal(command, directory, **env):
     """Run a command on a terminal, and give what it shows there."""
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     with subprocess.Popen(
         command, cwd=directory, env={**os.environ, **env}, stdout=slave, stderr=slave
     ) as process:
