@@ -106,7 +106,8 @@ class Deployment:
             )
         if has_constants:
             constants = read_record(os.path.join(directory, CONSTANTS_NAME))
-            if constants is not None:
+            # Without a record the weights could be of any model.
+            if constants is not None or (interface and interface.late_bound):
                 records[CONSTANTS_NAME] = constants
         if HASH_FILE_NAME in names:
             records[HASH_FILE_NAME] = read_hash_file(os.path.join(directory, HASH_FILE_NAME))
@@ -132,7 +133,7 @@ class Deployment:
 
     @property
     def disagreement(self) -> str | None:
-        """One sentence if the parts are not of one model, None if they are.
+        """One sentence if the parts are not, or not known to be, of one model; None if they are.
 
         A record that an executable lacks is no disagreement: the verdict is on that one.
         """
@@ -142,16 +143,16 @@ class Deployment:
         different = [name for name in others if not _agree(self.record, self.records[name])]
         if not different:
             return None
-        parts = [f"{name!r} is of {_model(self.records[name])}" for name in [first, *different]]
-        return "the parts are of different models: " + ", ".join(parts)
+        parts = [f"{name!r} {_says(self.records[name])}" for name in [first, *different]]
+        return "the parts are not known to be of one model: " + ", ".join(parts)
 
 
 def _agree(record: Record, other: Record | None) -> bool:
     return other is not None and record.model == other.model
 
 
-def _model(record: Record | None) -> str:
-    return "no model" if record is None else f"model {record.model}"
+def _says(record: Record | None) -> str:
+    return "carries no record" if record is None else f"is of model {record.model}"
 
 
 def _only(directory: str, names: list[str], suffix: str) -> str:

@@ -45,7 +45,7 @@ class NoHashError(ModelHashError):
 
 
 class HashConflictError(ModelHashError):
-    """An operation would have replaced one model's hash by another's."""
+    """Hashes that have to be of one model are of several."""
 
 
 class RecordError(ModelHashError):

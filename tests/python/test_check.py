@@ -341,7 +341,7 @@ def test_the_parts_must_be_of_one_model(deployment):
     (deployment / "hash.txt").write_text("0" * 64)
     verdict = check(layer(), deployment)
     assert verdict.status is Status.MISMATCH
-    assert "the parts are of different models" in verdict.reason
+    assert "the parts are not known to be of one model" in verdict.reason
     assert f"'code.ro' is of model {HASH}" in verdict.reason
     assert f"'hash.txt' is of model {'0' * 64}" in verdict.reason
 
@@ -353,6 +353,18 @@ def test_constants_of_another_model_are_named(vm_exec, tmp_path):
     verdict = check(layer(), first)
     assert verdict.status is Status.MISMATCH
     assert f"'consts' is of model {sha256(layer(2))}" in verdict.reason
+
+
+def test_constants_without_record_are_no_part_of_a_match(vm_exec, tmp_path):
+    directory = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit=256))
+    write_record(directory / "consts", None)
+    verdict = check(layer(), directory)
+    assert verdict.status is Status.MISMATCH
+    assert verdict.reason.endswith("'consts' carries no record")
+    with pytest.raises(ModelHashMismatch, match="'consts' carries no record"):
+        vm_hash.load(directory, tvm.cpu(), expected=layer())
+    write_record(directory / "consts", read_record(directory / "code.ro"))
+    assert check(layer(), directory).status is Status.MATCH
 
 
 def test_a_stock_code_beside_a_hash_txt_has_no_record(deployment):
@@ -456,7 +468,7 @@ def test_a_deployment_that_is_refused_is_not_loaded(deployment, vm_exec, tmp_pat
     with pytest.raises(ValueError, match="hash.txt"):
         vm_hash.load(deployment, tvm.cpu(), expected=None)
     os.unlink(deployment / "SHA256SUMS")
-    with pytest.raises(HashConflictError, match="the parts are of different models"):
+    with pytest.raises(HashConflictError, match="the parts are not known to be of one model"):
         vm_hash.load(deployment, tvm.cpu(), expected=None)
     assert not trace.exists()
     (deployment / "hash.txt").write_text(HASH)

@@ -174,6 +174,22 @@ def test_the_sdist_builds_a_wheel(sources, tmp_path):
     assert wheel, built.stdout
 
 
+def test_in_tvms_own_tree_our_modules_are_tvms(tmp_path):
+    # A copy of TVM in links: its libraries are found by the place of the real files.
+    shutil.copytree(TVM, tmp_path / "tvm", copy_function=os.symlink)
+    shutil.copytree(ROOT / "python/tvm", tmp_path / "tvm", dirs_exist_ok=True)
+    code = """
+import tvm
+from tvm import relay
+from tvm.runtime import vm_hash
+x = relay.var("x", shape=(2,))
+mod = tvm.IRModule.from_expr(relay.Function([x], x + x)).with_attr("model_hash", "0" * 64)
+print(relay.vm.compile(mod, "llvm").get_hash() == "0" * 64, vm_hash.__file__)
+"""
+    result = run(sys.executable, "-c", code, PYTHONPATH=str(tmp_path))
+    assert result.stdout.splitlines()[-1] == f"True {tmp_path}/tvm/runtime/vm_hash.py"
+
+
 def test_tvms_own_build_takes_the_source(tmp_path):
     """In an upstream tree: TVM's own CMakeLists.txt finds executable_hash.cc and compiles it."""
     for name in ("CMakeLists.txt", "cmake", "include", "3rdparty"):

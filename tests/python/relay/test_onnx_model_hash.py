@@ -11,6 +11,7 @@ import tarfile
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 import tvm
 import tvm.contrib.utils
@@ -175,6 +176,17 @@ def test_a_model_that_only_the_importer_understands_has_its_hash_alone(model):
     with pytest.warns(RuntimeWarning, match="no digests of graph and weights: .*import"):
         mod, _ = relay.frontend.from_onnx(model, opset=15, get_hash=True)
     assert vm_hash.get_record(relay.vm.compile(mod, TARGET)) == Record(before)
+
+
+def test_a_model_whose_external_data_was_not_loaded_is_refused(model, tmp_path):
+    weight = model.graph.initializer[0]
+    # In raw_data, because onnx puts nothing else into files.
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight), "w"))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0)
+    unloaded = onnx.load(path, load_external_data=False)
+    with pytest.raises(tvm_model_hash.ExternalDataError, match="tensor 'w' .* was not loaded"):
+        relay.frontend.from_onnx(unloaded, get_hash=True)
 
 
 def test_two_models_have_two_hashes():
