@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _digest(arguments: argparse.Namespace) -> int:
-    from .digest import model_record
+    from .model.digest import model_record
 
     record = model_record(arguments.model)
     _print(arguments, _record_fields(record), _record_lines(record))
@@ -57,7 +57,7 @@ def _digest(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     if os.path.isdir(arguments.artifact):
         return _show_directory(arguments)
-    from .carriers import read_artifact
+    from .artifact.record_io import read_artifact
 
     artifact = read_artifact(arguments.artifact)
     fields: dict[str, Any] = {
@@ -78,7 +78,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _show_directory(arguments: argparse.Namespace) -> int:
-    from .deployment import Deployment
+    from .checking.deployment import Deployment
 
     deployment = Deployment.read(arguments.artifact)
     records = {name: _record_fields(record) for name, record in deployment.records.items()}
@@ -98,7 +98,7 @@ def _show_directory(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .verdict import Status, check
+    from .checking.verdict import Status, check
 
     verdict = check(arguments.model, arguments.artifact)
     fields = {
@@ -121,7 +121,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .difference import explain
+    from .model.difference import explain
 
     difference = explain(arguments.first, arguments.second)
     fields = {"equal": difference is None, "difference": difference}
@@ -130,7 +130,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _seal(arguments: argparse.Namespace) -> int:
-    from .manifest import read_seal, seal
+    from .checking.manifest import read_seal, seal
 
     path = seal(arguments.directory)
     sealed = read_seal(arguments.directory)
@@ -146,7 +146,7 @@ def _seal(arguments: argparse.Namespace) -> int:
 
 
 def _tag(arguments: argparse.Namespace) -> int:
-    from .verdict import expected_record
+    from .checking.verdict import expected_record
 
     return _write(arguments, expected_record(arguments.model))
 
@@ -156,7 +156,7 @@ def _strip(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace, record: Any) -> int:
-    from .carriers import write_record
+    from .artifact.record_io import write_record
 
     path = write_record(arguments.artifact, record, arguments.output)
     fields = {"path": path, "record": _record_fields(record)}

@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import verdict
-from .digest import check_model_type, model_hash, model_record
+from .checking import verdict
+from .checking.hash_file import write_hash_file
 from .errors import InvalidModelError, NoHashError
-from .hash_file import write_hash_file
+from .model.digest import check_model_type, model_hash, model_record
 from .record import Record
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from tvm_model_hash import (
     OutputError,
     model_hash,
 )
+from tvm_model_hash.checking.hash_file import write_hash_file
 from tvm_model_hash.files import new_directory
-from tvm_model_hash.hash_file import write_hash_file
 
 HASH = "0123456789abcdef" * 4
 

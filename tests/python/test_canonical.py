@@ -14,8 +14,8 @@ from graph_strategies import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvm_model_hash.digest import model_record
 from tvm_model_hash.errors import ModelHashError
+from tvm_model_hash.model.digest import model_record
 
 VECTORS = json.loads(make_models.PATH.read_text(encoding="utf-8"))["models"]
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"

@@ -20,9 +20,9 @@ import tvm
 from artifacts import BIG, build, compile_model, dense, models, run, run_python, sha256, write_all
 from tvm.runtime.vm_hash import set_record
 
-from tvm_model_hash import carriers
-from tvm_model_hash.carriers import Carrier, Patch, RelayVM
-from tvm_model_hash.digest import model_record
+from tvm_model_hash.artifact import record_io
+from tvm_model_hash.artifact.record_io import Carrier, Patch, RelayVM
+from tvm_model_hash.artifact.vm_header import parse_header
 from tvm_model_hash.errors import (
     ArtifactError,
     DuplicateRecordError,
@@ -32,8 +32,8 @@ from tvm_model_hash.errors import (
     RecordError,
     UnknownArtifactError,
 )
+from tvm_model_hash.model.digest import model_record
 from tvm_model_hash.record import Record
-from tvm_model_hash.vm_header import parse_header
 
 RECORD = Record("0123456789abcdef" * 4, "a" * 64, "b" * 64)
 EXECUTABLES = {
@@ -65,14 +65,14 @@ def code(built, tmp_path):
 @pytest.mark.parametrize("name", EXECUTABLES)
 def test_an_executable_is_read(built, name):
     path = built / "small" / name
-    artifact = carriers.read_artifact(path)
-    assert artifact.record == carriers.read_record(path) == model_record(models()["small"])
+    artifact = record_io.read_artifact(path)
+    assert artifact.record == record_io.read_record(path) == model_record(models()["small"])
     assert artifact.path == str(path)
     assert artifact.kind == "Relay VM executable"
     assert artifact.container == EXECUTABLES[name]
     assert artifact.size == path.stat().st_size
     assert artifact.tvm_version == tvm.__version__ == "0.19.0"
-    stock = carriers.read_artifact(built / "stock" / name)
+    stock = record_io.read_artifact(built / "stock" / name)
     assert stock.record is None
     assert artifact.devices == stock.devices
     assert [device.device_type for device in stock.devices] == [tvm.cpu().device_type]
@@ -80,11 +80,11 @@ def test_an_executable_is_read(built, name):
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_a_kernel_library_has_no_record(built, name):
-    artifact = carriers.read_artifact(built / "small" / name)
+    artifact = record_io.read_artifact(built / "small" / name)
     assert artifact.kind == "TVM library without an executable"
     assert artifact.container == LIBRARIES[name]
     assert artifact.record is None
-    assert carriers.read_interface(built / "small" / name) is None
+    assert record_io.read_interface(built / "small" / name) is None
 
 
 def test_the_module_of_another_library_is_named(tmp_path):
@@ -93,7 +93,7 @@ def test_the_module_of_another_library_is_named(tmp_path):
     factory = tvm.relay.build(tvm.IRModule.from_expr(tvm.relay.Function([x], x + x)), "llvm")
     factory.export_library(str(tmp_path / "graph.so"))
     kind = "TVM library without an executable (of type 'GraphExecutorFactory')"
-    assert carriers.read_artifact(tmp_path / "graph.so").kind == kind
+    assert record_io.read_artifact(tmp_path / "graph.so").kind == kind
 
 
 def test_reading_imports_no_tvm(built):
@@ -117,7 +117,7 @@ print(json.dumps([[record and str(record) for record in records],
 def test_the_name_does_not_matter(built, tmp_path):
     for name, other in {"code.ro": "lib.so", "single.so": "a.tar", "single.tar": "x.ro"}.items():
         shutil.copy(built / "small" / name, tmp_path / other)
-        assert carriers.read_record(tmp_path / other).model == sha256(models()["small"])
+        assert record_io.read_record(tmp_path / other).model == sha256(models()["small"])
 
 
 class _Counting(io.FileIO):
@@ -129,11 +129,11 @@ class _Counting(io.FileIO):
         return count
 
 
-@pytest.mark.parametrize("read", [carriers.read_artifact, carriers.read_interface])
+@pytest.mark.parametrize("read", [record_io.read_artifact, record_io.read_interface])
 @pytest.mark.parametrize("name", ["code.ro", "single.so", "stripped.so", "lib.so"])
 def test_the_size_of_constants_does_not_matter(built, monkeypatch, read, name):
     monkeypatch.setattr(
-        carriers, "open_regular", lambda path: io.BufferedReader(_Counting(path), 1024)
+        record_io, "open_regular", lambda path: io.BufferedReader(_Counting(path), 1024)
     )
     counts = []
     for size in ("small", "big"):
@@ -147,17 +147,17 @@ def test_the_size_of_constants_does_not_matter(built, monkeypatch, read, name):
 
 
 def test_an_archive_is_decompressed_once(built, monkeypatch):
-    monkeypatch.setattr(carriers, "open_regular", lambda path: io.BufferedReader(_Counting(path)))
+    monkeypatch.setattr(record_io, "open_regular", lambda path: io.BufferedReader(_Counting(path)))
     _Counting.count = 0
     path = built / "big/single.tar"
-    carriers.read_record(path)
+    record_io.read_record(path)
     assert _Counting.count < 1.1 * path.stat().st_size
 
 
 def test_an_archive_is_not_unpacked(built):
     tracemalloc.start()
     try:
-        record = carriers.read_record(built / "big/single.tar")
+        record = record_io.read_record(built / "big/single.tar")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -174,13 +174,13 @@ def test_a_weight_is_not_taken_for_a_record(built, tmp_path, decoy):
     model = dense(weights)
     write_all(compile_model(model, get_hash=True), tmp_path / "decoy")
     for name in EXECUTABLES:
-        assert carriers.read_record(tmp_path / "decoy" / name).model == sha256(model)
+        assert record_io.read_record(tmp_path / "decoy" / name).model == sha256(model)
 
 
 @pytest.mark.parametrize("size", ["small", "big"])
 @pytest.mark.parametrize("name", EXECUTABLES)
 def test_the_interface_is_read(built, size, name):
-    assert carriers.read_interface(built / size / name).parameters == ("x", "b")
+    assert record_io.read_interface(built / size / name).parameters == ("x", "b")
 
 
 def test_the_interface_of_a_real_network_is_what_tvm_says(tmp_path):
@@ -190,7 +190,7 @@ def test_the_interface_of_a_real_network_is_what_tvm_says(tmp_path):
     write_all(exe, tmp_path / "magika")
     parameters = tvm.runtime.vm.Executable.get_function_params(exe, "main")
     for name in EXECUTABLES:
-        interface = carriers.read_interface(tmp_path / "magika" / name)
+        interface = record_io.read_interface(tmp_path / "magika" / name)
         assert interface.parameters == tuple(parameters)
 
 
@@ -208,7 +208,7 @@ def @main(%steps: int32, %start: Tensor[(2), float32]) -> Tensor[(2), float32] {
     exe = tvm.relay.vm.compile(mod, "llvm")
     assert len(exe.globals) > 1
     (tmp_path / "code.ro").write_bytes(exe.save()[0])
-    assert carriers.read_interface(tmp_path / "code.ro").parameters == ("steps", "start")
+    assert record_io.read_interface(tmp_path / "code.ro").parameters == ("steps", "start")
 
 
 # What is not readable
@@ -237,17 +237,17 @@ def test_what_is_no_artifact_is_named(tmp_path, message):
     path = tmp_path / "lib.so"
     path.write_bytes(NO_ARTIFACTS[message])
     with pytest.raises(UnknownArtifactError) as caught:
-        carriers.read_record(path)
+        record_io.read_record(path)
     assert message in str(caught.value)
     assert repr(str(path)) in str(caught.value)
 
 
 def test_late_bound_constants_are_named(built):
-    artifact = carriers.read_artifact(built / "small/consts")
+    artifact = record_io.read_artifact(built / "small/consts")
     assert artifact.kind == "late-bound constants"
     assert not artifact.executable
     assert artifact.record == model_record(models()["small"])
-    assert carriers.read_interface(built / "small/consts") is None
+    assert record_io.read_interface(built / "small/consts") is None
 
 
 def test_a_library_of_others_is_no_kernel_library(tmp_path):
@@ -257,10 +257,10 @@ def test_a_library_of_others_is_no_kernel_library(tmp_path):
     for style in ("gnu", "sysv"):
         run("gcc", "-shared", "-fPIC", f"-Wl,--hash-style={style}", "-o", library, source)
         with pytest.raises(UnknownArtifactError, match="shared library that is not from TVM"):
-            carriers.read_record(library)
+            record_io.read_record(library)
     run("gcc", "-c", "-o", tmp_path / "a.o", source)
     with pytest.raises(UnknownArtifactError, match="object file that is not from TVM"):
-        carriers.read_record(tmp_path / "a.o")
+        record_io.read_record(tmp_path / "a.o")
 
 
 def test_a_stripped_object_file_is_named(built, tmp_path):
@@ -269,7 +269,7 @@ def test_a_stripped_object_file_is_named(built, tmp_path):
         archive.add(tmp_path / "devc.o", "devc.o")
     for name, source in {"devc.o": "devc.o'", "a.tar": "'devc.o' in .*a.tar'"}.items():
         with pytest.raises(UnknownArtifactError, match=source + " has no symbol table"):
-            carriers.read_record(tmp_path / name)
+            record_io.read_record(tmp_path / name)
 
 
 def test_an_archive_without_objects_is_named(tmp_path):
@@ -281,7 +281,7 @@ def test_an_archive_without_objects_is_named(tmp_path):
             archive.addfile(member, io.BytesIO(data))
     message = "'lib0.c' is not an object file; 'devc.o' is a Mach-O file"
     with pytest.raises(UnknownArtifactError, match=message):
-        carriers.read_record(path)
+        record_io.read_record(path)
 
 
 def test_what_is_no_file_is_not_opened(tmp_path):
@@ -294,7 +294,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
     }
     for path, message in found.items():
         with pytest.raises(ArtifactError, match=message):
-            carriers.read_record(path)
+            record_io.read_record(path)
 
 
 @pytest.mark.parametrize("name", ["single.so", "stripped.so", "lib.so", "objects/devc.o"])
@@ -304,11 +304,11 @@ def test_a_truncated_library_is_an_error(built, tmp_path, name):
     for size in {4, 63, 64, 200, *range(500, len(data), 997), len(data) - 1}:
         path.write_bytes(data[:size])
         with pytest.raises(ArtifactError):
-            carriers.read_record(path)
+            record_io.read_record(path)
     # The last size, of which only the header tells.
     path.write_bytes(data[:-1])
     with pytest.raises(ArtifactError, match=f"at least {len(data)} bytes, found {len(data) - 1}"):
-        carriers.read_record(path)
+        record_io.read_record(path)
 
 
 def test_an_archive_cut_between_two_files_is_an_error(built, tmp_path):
@@ -318,16 +318,16 @@ def test_an_archive_cut_between_two_files_is_an_error(built, tmp_path):
             if name == "devc.o":
                 end = archive.offset
             archive.add(built / "small/objects" / name, name)
-    assert carriers.read_record(path) is not None
+    assert record_io.read_record(path) is not None
     os.truncate(path, end)
     with pytest.raises(ArtifactError, match="the end of the archive is missing"):
-        carriers.read_record(path)
+        record_io.read_record(path)
 
 
 @pytest.mark.parametrize("name", ["lib.tar", "single.tar", "plain.tar"])
 def test_a_truncated_archive_is_an_error(built, tmp_path, name):
     data = (built / "small" / name).read_bytes()
-    record = carriers.read_record(built / "small" / name)
+    record = record_io.read_record(built / "small" / name)
     if name == "plain.tar":
         data = data.rstrip(b"\0")  # of the padding behind the last file
     path = tmp_path / "lib.tar"
@@ -336,7 +336,7 @@ def test_a_truncated_archive_is_an_error(built, tmp_path, name):
         path.write_bytes(data[:size])
         try:
             # The object file with the record may be there; that there is none, nobody knows.
-            assert carriers.read_record(path) == record is not None
+            assert record_io.read_record(path) == record is not None
         except ArtifactError:
             errors += 1
     assert errors > 1
@@ -349,12 +349,12 @@ def test_a_truncated_executable_is_an_error(code):
     for size in [*range(8, end, 7), end - 1]:
         code.write_bytes(data[:size])
         with pytest.raises(ArtifactError, match="is truncated in the"):
-            carriers.read_interface(code)
+            record_io.read_interface(code)
         if size < header.size:
             with pytest.raises(ArtifactError, match="is truncated in the"):
-                carriers.read_record(code)
+                record_io.read_record(code)
         else:
-            assert carriers.read_record(code) == header.record
+            assert record_io.read_record(code) == header.record
 
 
 @pytest.mark.parametrize("name", ["single.so", "sysv.so", "objects/devc.o", "code.ro", "plain.tar"])
@@ -367,7 +367,7 @@ def test_a_damaged_file_is_a_typed_error(built, tmp_path, name):
         damaged = bytearray(data)
         damaged[position] ^= rng.choice((1, 0x80, 0xFF))
         path.write_bytes(damaged)
-        for read in (carriers.read_record, carriers.read_interface):
+        for read in (record_io.read_record, record_io.read_interface):
             with contextlib.suppress(ModelHashError):
                 read(path)
                 continue
@@ -389,12 +389,12 @@ def test_a_blob_of_another_size_than_its_symbol_is_an_error(built, tmp_path):
     damaged = data[:start] + (size + 1).to_bytes(8, "little") + data[start + 8 :]
     (tmp_path / "lib.so").write_bytes(damaged)
     with pytest.raises(ArtifactError, match=f"says {size + 1} bytes follow.* has room for {size}"):
-        carriers.read_record(tmp_path / "lib.so")
+        record_io.read_record(tmp_path / "lib.so")
     # And an executable that would end behind the blob.
     start = data.index(b"VMExecutable") + 12
     (tmp_path / "lib.so").write_bytes(data[:start] + struct.pack("<Q", size) + data[start + 8 :])
     with pytest.raises(ArtifactError, match="truncated in the VM executable of the module blob"):
-        carriers.read_record(tmp_path / "lib.so")
+        record_io.read_record(tmp_path / "lib.so")
 
 
 def test_a_string_of_any_size_is_not_read(code):
@@ -404,19 +404,19 @@ def test_a_string_of_any_size_is_not_read(code):
     os.truncate(code, 100_000)
     message = "a string in the code of the executable is 65537 bytes long, more than the limit"
     with pytest.raises(ArtifactError, match=message):
-        carriers.read_interface(code)
+        record_io.read_interface(code)
 
 
 def test_an_error_in_a_record_names_the_file(code):
     data = code.read_bytes()
     code.write_bytes(data.replace(b"model=sha256:", b"model=sha512:"))
     with pytest.raises(RecordError, match=r"code\.ro': key 'model'"):
-        carriers.read_record(code)
+        record_io.read_record(code)
     header = parse_header(data)
     devices = (*header.devices, header.devices[-1])
     changed = type(header)(header.version, devices, header.host_device_index, 0)
     code.write_bytes(changed.to_bytes() + data[header.size :])
-    for read in (carriers.read_record, lambda path: carriers.write_record(path, RECORD)):
+    for read in (record_io.read_record, lambda path: record_io.write_record(path, RECORD)):
         with pytest.raises(DuplicateRecordError, match=r"code\.ro': the executable carries 2"):
             read(code)
 
@@ -443,7 +443,7 @@ def test_damaged_sections_are_named(code):
     for message, damaged in damages.items():
         code.write_bytes(damaged)
         with pytest.raises(ArtifactError, match=message):
-            carriers.read_interface(code)
+            record_io.read_interface(code)
 
 
 # Writing
@@ -455,15 +455,15 @@ def test_tagging_gives_what_the_compiler_gives(tmp_path):
     tagged = bytes(set_record(exe, RECORD).save()[0])
     path = tmp_path / "code.ro"
     path.write_bytes(stock)
-    assert carriers.write_record(path, RECORD) == str(path)
+    assert record_io.write_record(path, RECORD) == str(path)
     assert path.read_bytes() == tagged
-    carriers.write_record(path, None)
+    record_io.write_record(path, None)
     assert path.read_bytes() == stock
 
 
 def test_tvm_loads_what_was_tagged(built, tmp_path):
     path = tmp_path / "code.ro"
-    carriers.write_record(built / "stock/code.ro", RECORD, path)
+    record_io.write_record(built / "stock/code.ro", RECORD, path)
     lib = tvm.runtime.load_module(str(built / "stock/lib.so"))
     exe = tvm.runtime.vm.Executable.load_exec(bytearray(path.read_bytes()), lib)
     assert exe.get_hash() == RECORD.model
@@ -476,22 +476,22 @@ def test_tvm_loads_what_was_tagged(built, tmp_path):
 @pytest.mark.parametrize("size", ["small", "big"])
 def test_tagging_after_stripping_gives_back_the_file(built, tmp_path, size):
     original = built / size / "code.ro"
-    record = carriers.read_record(original)
+    record = record_io.read_record(original)
     stripped, tagged = tmp_path / "stripped.ro", tmp_path / "tagged.ro"
-    carriers.write_record(original, None, stripped)
-    assert carriers.read_record(stripped) is None
-    carriers.write_record(stripped, RECORD)
-    assert carriers.read_record(stripped) == RECORD
-    carriers.write_record(stripped, record, tagged)
+    record_io.write_record(original, None, stripped)
+    assert record_io.read_record(stripped) is None
+    record_io.write_record(stripped, RECORD)
+    assert record_io.read_record(stripped) == RECORD
+    record_io.write_record(stripped, record, tagged)
     assert tagged.read_bytes() == original.read_bytes()
-    carriers.write_record(tagged, record)
+    record_io.write_record(tagged, record)
     assert tagged.read_bytes() == original.read_bytes()
 
 
 def test_the_rest_is_not_held_in_memory(built, tmp_path):
     tracemalloc.start()
     try:
-        carriers.write_record(built / "big/code.ro", RECORD, tmp_path / "code.ro")
+        record_io.write_record(built / "big/code.ro", RECORD, tmp_path / "code.ro")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -500,17 +500,17 @@ def test_the_rest_is_not_held_in_memory(built, tmp_path):
 
 def test_permissions_are_kept(code, tmp_path):
     code.chmod(0o640)
-    carriers.write_record(code, RECORD)
+    record_io.write_record(code, RECORD)
     assert stat.S_IMODE(code.stat().st_mode) == 0o640
-    carriers.write_record(code, None, tmp_path / "out")
+    record_io.write_record(code, None, tmp_path / "out")
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o640
 
 
 def test_an_output_leaves_the_input(code, tmp_path):
     before = code.read_bytes()
-    assert carriers.write_record(code, RECORD, tmp_path / "out") == str(tmp_path / "out")
+    assert record_io.write_record(code, RECORD, tmp_path / "out") == str(tmp_path / "out")
     assert code.read_bytes() == before
-    assert carriers.read_record(tmp_path / "out") == RECORD
+    assert record_io.read_record(tmp_path / "out") == RECORD
 
 
 def test_a_symbolic_link_is_not_replaced(code, tmp_path):
@@ -519,10 +519,10 @@ def test_a_symbolic_link_is_not_replaced(code, tmp_path):
     link.symlink_to(code)
     for path, output in ((link, None), (code, link)):
         with pytest.raises(OutputError, match=r"is a symbolic link.*code\.ro"):
-            carriers.write_record(path, RECORD, output)
+            record_io.write_record(path, RECORD, output)
     assert link.is_symlink()
     assert code.read_bytes() == before
-    assert carriers.read_record(link) is not None
+    assert record_io.read_record(link) is not None
 
 
 @pytest.mark.parametrize("name", ["single.so", "single.tar", "objects/devc.o"])
@@ -530,7 +530,7 @@ def test_a_record_in_a_library_is_not_changed(built, name):
     path = built / "small" / name
     before = path.read_bytes()
     with pytest.raises(FixedRecordError, match=f"inside a {EXECUTABLES[name]}.*code.ro"):
-        carriers.write_record(path, RECORD)
+        record_io.write_record(path, RECORD)
     assert path.read_bytes() == before
 
 
@@ -538,7 +538,7 @@ def test_what_has_no_place_for_a_record_is_not_changed(built, tmp_path):
     path = built / "small/lib.so"
     before = path.read_bytes()
     with pytest.raises(UnknownArtifactError):
-        carriers.write_record(path, RECORD)
+        record_io.write_record(path, RECORD)
     assert path.read_bytes() == before
 
 
@@ -546,16 +546,16 @@ def test_only_a_record_is_written(code):
     before = code.read_bytes()
     for wrong in (str(RECORD), RECORD.model, 1):
         with pytest.raises(RecordError, match="expected a Record to write"):
-            carriers.write_record(code, wrong)
+            record_io.write_record(code, wrong)
     assert code.read_bytes() == before
 
 
 def test_a_failure_leaves_nothing(code, tmp_path, monkeypatch):
     before = code.read_bytes()
     with pytest.raises(OutputError, match="cannot write"):
-        carriers.write_record(code, RECORD, tmp_path / "none" / "out")
+        record_io.write_record(code, RECORD, tmp_path / "none" / "out")
     with pytest.raises(OutputError, match="cannot write"):
-        carriers.write_record(code, RECORD, tmp_path)
+        record_io.write_record(code, RECORD, tmp_path)
     assert code.read_bytes() == before
 
     @contextlib.contextmanager
@@ -566,10 +566,10 @@ def test_a_failure_leaves_nothing(code, tmp_path, monkeypatch):
 
     big = before + bytes(100_000)
     code.write_bytes(big)
-    replacing = carriers.replacing
-    monkeypatch.setattr(carriers, "replacing", shortening)
+    replacing = record_io.replacing
+    monkeypatch.setattr(record_io, "replacing", shortening)
     with pytest.raises(ArtifactError, match="has become shorter"):
-        carriers.write_record(code, RECORD, tmp_path / "out")
+        record_io.write_record(code, RECORD, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [code]
 
 
@@ -591,7 +591,7 @@ class _Trailer(Carrier):
         self.source.file.seek(0)
         self.rest, found, record = self.source.file.read().partition(self.mark)
         record = Record.parse(record.decode()) if found else None
-        return carriers.Artifact(self.source.path, "constants", "file", self.source.size, record)
+        return record_io.Artifact(self.source.path, "constants", "file", self.source.size, record)
 
     def interface(self):
         return None
@@ -603,13 +603,13 @@ class _Trailer(Carrier):
 
 
 def test_a_further_carrier_touches_nothing_else(built, tmp_path, monkeypatch):
-    monkeypatch.setattr(carriers, "_CARRIERS", (RelayVM, _Trailer))
+    monkeypatch.setattr(record_io, "_CARRIERS", (RelayVM, _Trailer))
     consts = built / "small/consts"
     path = tmp_path / "consts"
-    assert carriers.read_record(consts) is None
-    carriers.write_record(consts, RECORD, path)
-    assert carriers.read_record(path) == RECORD
+    assert record_io.read_record(consts) is None
+    record_io.write_record(consts, RECORD, path)
+    assert record_io.read_record(path) == RECORD
     assert path.read_bytes().startswith(consts.read_bytes())
-    carriers.write_record(path, None)
+    record_io.write_record(path, None)
     assert path.read_bytes() == consts.read_bytes()
-    assert carriers.read_record(built / "small/code.ro") is not None
+    assert record_io.read_record(built / "small/code.ro") is not None

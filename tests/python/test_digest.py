@@ -24,8 +24,8 @@ from tvm_model_hash import (
     model_hash,
     model_record,
 )
-from tvm_model_hash.difference import explain
-from tvm_model_hash.scope import _quiet
+from tvm_model_hash.model.difference import explain
+from tvm_model_hash.model.scope import _quiet
 
 NETWORK = """
 <ir_version: 10, opset_import: ["" : 17, "custom" : 1]>
@@ -167,7 +167,7 @@ def test_model_is_not_changed():
 
 def test_importing_the_module_does_not_import_onnx():
     code = (
-        "import sys, tvm_model_hash.digest, tvm_model_hash.difference\n"
+        "import sys, tvm_model_hash.model.digest, tvm_model_hash.model.difference\n"
         "assert not {'onnx', 'onnx_ir', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

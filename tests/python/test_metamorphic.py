@@ -20,7 +20,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper
 
-from tvm_model_hash.digest import model_record
+from tvm_model_hash.model.digest import model_record
 
 # Networks in wheels: file's package and path. Squeezenet is of IR version 3 (its weights are
 # inputs), magika and the first of silero's have weights, the second has nested Ifs and

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 from artifacts import build, compile_model, models, run_python, sha256
 
-from tvm_model_hash import carriers
-from tvm_model_hash.digest import model_record
+from tvm_model_hash.artifact import record_io
+from tvm_model_hash.checking.manifest import SealedFile, read_seal, seal, verify_seal
 from tvm_model_hash.errors import (
     ArtifactError,
     BrokenSealError,
@@ -17,7 +17,7 @@ from tvm_model_hash.errors import (
     OutputError,
     SealError,
 )
-from tvm_model_hash.manifest import SealedFile, read_seal, seal, verify_seal
+from tvm_model_hash.model.digest import model_record
 from tvm_model_hash.record import Record
 
 RECORD = Record("0123456789abcdef" * 4, "a" * 64, "b" * 64)
@@ -302,7 +302,7 @@ def test_the_lines_of_a_manifest(tiny):
 def test_files_of_different_models_are_not_sealed(deployment):
     seal(deployment)
     before = (deployment / "SHA256SUMS").read_bytes()
-    carriers.write_record(deployment / "code.ro", RECORD, deployment / "other.ro")
+    record_io.write_record(deployment / "code.ro", RECORD, deployment / "other.ro")
     with pytest.raises(HashConflictError, match=r"'code\.ro' carries .*'other\.ro' carries"):
         seal(deployment)
     assert (deployment / "SHA256SUMS").read_bytes() == before
@@ -318,7 +318,7 @@ def test_a_damaged_artifact_is_not_sealed(deployment):
 def test_a_record_further_down_counts(tiny):
     code = compile_model(models()["small"]).save()[0]
     (tiny / "b/code.ro").write_bytes(code)
-    carriers.write_record(tiny / "b/code.ro", RECORD)
+    record_io.write_record(tiny / "b/code.ro", RECORD)
     seal(tiny)
     assert verify_seal(tiny).record == RECORD
 

@@ -28,7 +28,7 @@ from tvm_model_hash import (
     one_pass,
     stream,
 )
-from tvm_model_hash.contents import Content, FileContent, RawContent, open_model
+from tvm_model_hash.model.contents import Content, FileContent, RawContent, open_model
 
 KIB = 1 << 10
 
@@ -280,7 +280,7 @@ def test_a_model_over_2_gib():
 
 RSS_RUN = """
 import resource, sys
-import onnx_ir, tvm_model_hash.canonical, concurrent.futures.thread
+import onnx_ir, tvm_model_hash.model.canonical, concurrent.futures.thread
 from tvm_model_hash import model_record
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

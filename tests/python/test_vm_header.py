@@ -18,13 +18,13 @@ from tvm_model_hash import (
     Record,
     RecordError,
 )
-from tvm_model_hash.digest import model_record
-from tvm_model_hash.vm_header import (
+from tvm_model_hash.artifact.vm_header import (
     VirtualDevice,
     parse_header,
     record_from_listing,
     rewrite_record,
 )
+from tvm_model_hash.model.digest import model_record
 
 FIRST, SECOND = Record("1" * 64), Record("2" * 64, "3" * 64, "4" * 64, (("n", "1"),))
 

@@ -13,7 +13,7 @@ import onnx.parser
 from google.protobuf import text_format
 
 PATH = Path(__file__).with_name("models.json")
-sys.path.append(str(PATH.parents[1]))
+sys.path.append(str(PATH.parents[2] / "reference"))
 
 import canonical_reference  # noqa: E402
 

@@ -10,11 +10,11 @@ import functools
 import os
 import tempfile
 
-from tvm_model_hash import verdict
-from tvm_model_hash.carriers.relax import RECORD_FUNCTION, source
+from tvm_model_hash.artifact.library_record import RECORD_FUNCTION, source
+from tvm_model_hash.artifact.tvm_library import RECORD_SOURCE_NAME
+from tvm_model_hash.checking import verdict
 from tvm_model_hash.errors import ArtifactError
 from tvm_model_hash.integration import check_hash, get_hash  # noqa: F401 (for a bare module)
-from tvm_model_hash.library import RECORD_SOURCE_NAME
 from tvm_model_hash.record import Record
 
 from .module import Module
@@ -108,7 +108,7 @@ def _module(artifact):
 
 
 def read(artifact):
-    """Read what a check needs, as ``tvm_model_hash.verdict.read`` does of files.
+    """Read what a check needs, as ``tvm_model_hash.checking.verdict.read`` does of files.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def read(artifact):
 
     Returns
     -------
-    found : tvm_model_hash.verdict.Found
+    found : tvm_model_hash.checking.verdict.Found
     """
     # No names of inputs: the importer has changed them.
     return verdict.Found(get_record(artifact), lambda: None)

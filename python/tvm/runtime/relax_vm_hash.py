@@ -3,7 +3,7 @@
 
 import functools
 
-from tvm_model_hash import verdict
+from tvm_model_hash.checking import verdict
 from tvm_model_hash.integration import check_hash, get_hash  # noqa: F401 (methods of the class)
 
 from .executable import Executable

@@ -15,10 +15,12 @@ import warnings
 from tvm._ffi import get_global_func
 
 import tvm_model_hash
-from tvm_model_hash import integration, verdict
-from tvm_model_hash.carriers import read_record
-from tvm_model_hash.carriers.constants import trailer
-from tvm_model_hash.deployment import CODE_NAME, CONSTANTS_NAME, LIBRARY_NAME, Deployment
+from tvm_model_hash import integration
+from tvm_model_hash.artifact.record_io import read_record
+from tvm_model_hash.artifact.tensor_list import trailer
+from tvm_model_hash.artifact.vm_header import record_from_listing, rewrite_record
+from tvm_model_hash.checking import verdict
+from tvm_model_hash.checking.deployment import CODE_NAME, CONSTANTS_NAME, LIBRARY_NAME, Deployment
 from tvm_model_hash.errors import (
     ArtifactError,
     BuildMismatchError,
@@ -26,7 +28,6 @@ from tvm_model_hash.errors import (
 )
 from tvm_model_hash.files import new_directory
 from tvm_model_hash.integration import directory_path, get_hash, no_hash, save_hash
-from tvm_model_hash.vm_header import record_from_listing, rewrite_record
 
 from .module import Module, load_module
 from .vm import Executable, VirtualMachine

@@ -36,7 +36,7 @@ from tvm_model_hash import (
     read_record,
     write_record,
 )
-from tvm_model_hash.carriers.relax import source
+from tvm_model_hash.artifact.library_record import source
 
 
 def run(vm, x):

@@ -401,7 +401,7 @@ def test_the_record_of_files_is_read_without_tvm(deployment, model):
     directory, _ = deployment
     printed = run_python(
         "import sys; sys.modules['tvm'] = sys.modules['onnx'] = None\n"
-        "from tvm_model_hash.vm_header import parse_header\n"
+        "from tvm_model_hash.artifact.vm_header import parse_header\n"
         "print(parse_header(open(sys.argv[1], 'rb').read()).record.model)",
         directory / "hashed/code.ro",
     ).stdout

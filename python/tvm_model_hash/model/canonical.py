@@ -17,8 +17,8 @@ import onnx
 import onnx_ir as ir
 from onnx import AttributeProto, TensorProto
 
+from ..errors import InvalidModelError
 from .contents import READ_BYTES, Content, Contents
-from .errors import InvalidModelError
 from .external import describe_tensor, is_external
 from .scope import (
     GRAPH_TYPES,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, NamedTuple
 
-from ..library import Library, open_library
 from ..record import Record
-from ..vm_header import VirtualDevice
+from .tvm_library import Library, open_library
+from .vm_header import VirtualDevice
 
 
 @dataclass(frozen=True)

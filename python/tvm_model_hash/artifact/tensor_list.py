@@ -11,8 +11,8 @@ import struct
 
 from ..errors import RecordError
 from ..record import MAX_RECORD_BYTES, Record
-from ..serialized import Reader, damaged, skip_tensor
-from .base import Artifact, Carrier, Interface, Patch, Source
+from .carrier import Artifact, Carrier, Interface, Patch, Source
+from .tvm_serializer import Reader, damaged, skip_tensor
 
 _MAGIC = struct.pack("<Q", 0xF7E58D4F05049CB7)
 

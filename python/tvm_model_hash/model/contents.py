@@ -13,8 +13,8 @@ import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto
 
+from ..errors import ExternalDataError, InvalidModelError
 from .digest import check_model_type
-from .errors import ExternalDataError, InvalidModelError
 from .external import ExternalFiles, FileRange, describe_tensor, is_external, load_model
 
 #: What is in a file is read in pieces of so many bytes.

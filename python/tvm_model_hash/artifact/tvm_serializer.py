@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from typing import Protocol
 
-from .errors import ArtifactError
+from ..errors import ArtifactError
 
 # Far above the names that TVM writes, far below what would exhaust the memory.
 _MAX_STRING_BYTES = 64 * 1024

@@ -10,9 +10,9 @@ import struct
 
 from ..errors import FixedRecordError
 from ..record import Record
-from ..serialized import Reader, damaged, skip_tensor
-from ..vm_header import MAGIC, VMHeader, read_header
-from .base import Artifact, Carrier, Interface, Patch, Source
+from .carrier import Artifact, Carrier, Interface, Patch, Source
+from .tvm_serializer import Reader, damaged, skip_tensor
+from .vm_header import MAGIC, VMHeader, read_header
 
 _MAGIC = struct.pack("<Q", MAGIC)
 _TYPE_KEY = "VMExecutable"

@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import re
 
-from .errors import InvalidHashError, OutputError
-from .files import open_regular, replacing
-from .record import RECORD_TAG, Record, check_model_hash
+from ..errors import InvalidHashError, OutputError
+from ..files import open_regular, replacing
+from ..record import RECORD_TAG, Record, check_model_hash
 
 HASH_FILE_NAME = "hash.txt"
 

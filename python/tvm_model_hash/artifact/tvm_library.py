@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from .errors import ArtifactError, ModelHashError, UnknownArtifactError
-from .serialized import Reader
+from ..errors import ArtifactError, ModelHashError, UnknownArtifactError
+from .tvm_serializer import Reader
 
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile

@@ -38,7 +38,7 @@ def explain(
     Raises
     ------
     ModelTypeError, ModelFileError, InvalidModelError, ExternalDataError
-        As :func:`~tvm_model_hash.digest.model_record` raises them.
+        As :func:`~tvm_model_hash.model.digest.model_record` raises them.
     """
     from .canonical import CanonicalModel
     from .contents import open_model

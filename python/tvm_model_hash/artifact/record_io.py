@@ -15,13 +15,13 @@ from typing import BinaryIO
 
 from ..errors import ArtifactError, OutputError, RecordError, UnknownArtifactError
 from ..files import open_regular, replacing
-from ..library import OWN_FUNCTIONS
 from ..record import Record
-from ..vm_header import MAGIC
-from .base import Artifact, Carrier, Interface, Patch, Source
-from .constants import LateBoundConstants
-from .relax import RelaxLibrary
-from .relay_vm import RelayVM
+from .carrier import Artifact, Carrier, Interface, Patch, Source
+from .code_ro import RelayVM
+from .library_record import RelaxLibrary
+from .tensor_list import LateBoundConstants
+from .tvm_library import OWN_FUNCTIONS
+from .vm_header import MAGIC
 
 __all__ = [
     "Artifact",

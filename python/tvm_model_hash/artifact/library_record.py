@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 
 from ..errors import FixedRecordError, RecordError
-from ..library import RECORD_SOURCE_NAME, Library, Symbol
 from ..record import MAX_RECORD_BYTES, RECORD_VERSION, Record
-from .base import Artifact, Carrier, Interface, Patch, Source
+from .carrier import Artifact, Carrier, Interface, Patch, Source
+from .tvm_library import RECORD_SOURCE_NAME, Library, Symbol
 
 #: The functions' names, as TVM finds them.
 HASH_FUNCTION = "get_model_hash"

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .carriers import read_record
-from .errors import (
+from ..artifact.record_io import read_record
+from ..errors import (
     ArtifactError,
     BrokenSealError,
     HashConflictError,
@@ -23,8 +23,8 @@ from .errors import (
     SealError,
     UnknownArtifactError,
 )
-from .files import file_sha256, open_regular, replacing
-from .record import Record
+from ..files import file_sha256, open_regular, replacing
+from ..record import Record
 
 MANIFEST_NAME = "SHA256SUMS"
 

@@ -7,9 +7,9 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from .errors import ModelHashError, ModelSerializationError, ModelTypeError
-from .progress import hashing
-from .record import Record
+from ..errors import ModelHashError, ModelSerializationError, ModelTypeError
+from ..progress import hashing
+from ..record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import onnx
 
     from .contents import Contents
-    from .one_pass import Item
-    from .stream import Piece
+    from .hashing import Item
+    from .protobuf_bytes import Piece
 
 
 def model_hash(model: onnx.ModelProto) -> str:
@@ -96,7 +96,7 @@ def _digest(model: onnx.ModelProto | str | os.PathLike[str], with_canonical: boo
 
 
 def _hash(proto: onnx.ModelProto, contents: Contents, with_canonical: bool, name: str) -> Record:
-    from .one_pass import hash_streams, size_of
+    from .hashing import hash_streams, size_of
 
     model, graph, weights = (hashlib.sha256() for _ in range(3))
 
@@ -120,7 +120,7 @@ def _hash(proto: onnx.ModelProto, contents: Contents, with_canonical: bool, name
 
 
 def _serialized(proto: onnx.ModelProto, contents: Contents) -> list[Piece]:
-    from .stream import serialized
+    from .protobuf_bytes import serialized
 
     try:
         return serialized(proto, contents)

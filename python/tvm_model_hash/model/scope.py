@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 from onnx import AttributeProto
 
-from .errors import InvalidModelError
+from ..errors import InvalidModelError
 
 Tensor: TypeAlias = onnx.TensorProto | onnx.SparseTensorProto
 #: The versions in which the operator set of each domain is imported: one, if all is well.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import onnx
 
-from .errors import ExternalDataError, ModelFileError
+from ..errors import ExternalDataError, ModelFileError
 
 _FIELDS = ("location", "offset", "length")
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from .carriers import Interface, read_artifact, read_interface, read_record
-from .errors import ArtifactError
+from ..artifact.record_io import Interface, read_artifact, read_interface, read_record
+from ..errors import ArtifactError
+from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
 from .manifest import MANIFEST_NAME, verify_seal
-from .record import Record
 
 LIBRARY_NAME = "lib.so"
 CODE_NAME = "code.ro"

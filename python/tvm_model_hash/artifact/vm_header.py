@@ -21,10 +21,10 @@ import struct
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .errors import ArtifactError, DuplicateRecordError
-from .record import RECORD_TAG, Record
-from .serialized import Reader, View
-from .versions import RELAY_TVM_VERSIONS
+from ..errors import ArtifactError, DuplicateRecordError
+from ..record import RECORD_TAG, Record
+from ..versions import RELAY_TVM_VERSIONS
+from .tvm_serializer import Reader, View
 
 MAGIC = 0xD225DE2F4214151D
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ArtifactError, BrokenSealError, InvalidHashError, ModelHashMismatch
+from ..files import file_sha256, open_regular
+from ..record import RECORD_TAG, Record
 from .deployment import Deployment
-from .errors import ArtifactError, BrokenSealError, InvalidHashError, ModelHashMismatch
-from .files import file_sha256, open_regular
 from .hash_file import parse_hash, read_hash_file
-from .record import RECORD_TAG, Record
 
 if TYPE_CHECKING:
     import onnx
@@ -208,7 +208,7 @@ def expected_record(model_or_hash: onnx.ModelProto | Record | str | os.PathLike[
             )
     if isinstance(model_or_hash, (str, os.PathLike)) and not _model_path(model_or_hash):
         return read_hash_file(os.fspath(model_or_hash))
-    from .digest import model_record
+    from ..model.digest import model_record
 
     return model_record(model_or_hash)
 
@@ -260,7 +260,7 @@ def read(artifact: Any) -> Found:
 @read.register(str)
 @read.register(os.PathLike)
 def _(artifact: str | os.PathLike[str]) -> Found:
-    from .carriers import read_interface, read_record
+    from ..artifact.record_io import read_interface, read_record
 
     if os.path.isdir(artifact):
         return read(Deployment.read(artifact))
