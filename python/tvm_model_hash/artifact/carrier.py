@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,19 @@ from typing import BinaryIO, NamedTuple
 from ..record import Record
 from .tvm_library import Library, open_library
 from .vm_header import VirtualDevice
+
+
+class Role(str, enum.Enum):
+    """What an artifact is in a deployment."""
+
+    #: What was compiled: code, graph and kernels in one, or code that needs kernels.
+    EXECUTABLE = "executable"
+    #: Machine code that an executable or a graph calls.
+    KERNELS = "kernels"
+    #: The graph executor's graph.
+    GRAPH = "graph"
+    #: Tensors by their names: weights, or inputs for a test.
+    PARAMETERS = "parameters"
 
 
 @dataclass(frozen=True)
@@ -24,27 +38,43 @@ class Artifact:
     kind : str
         What it holds, for example ``"Relay VM executable"``.
     container : str
-        In what: ``"file"``, ``"shared library"``, ``"object file"`` or ``"tar"``.
+        In what: ``"file"``, ``"shared library"``, ``"object file"``, ``"static library"`` or
+        ``"tar"``.
     size : int
         Size of the file, in bytes.
+    role : Role
+        What it is in a deployment.
     record : Record, optional
         The record, None where there is none.
+    platform : str, optional
+        File format and machine of a library, for example ``"ELF x86_64"``.
     tvm_version : str, optional
         The version of the TVM that wrote it, where the artifact says so.
     devices : tuple of VirtualDevice
         The device table of a VM executable, without the record's entry.
-    executable : bool
-        Whether it is what was compiled of the model, and not a part beside that.
+    needs_kernels : bool
+        Whether it calls kernels that are in another artifact.
+    needs : tuple of str
+        Names of the tensors that it needs from a file of parameters.
+    inputs : tuple of str, optional
+        Names of the parameters of ``main``, None where the artifact does not say.
+    tensors : tuple of str
+        Names of the tensors in a file of parameters.
     """
 
     path: str
     kind: str
     container: str
     size: int
+    role: Role
     record: Record | None = None
+    platform: str | None = None
     tvm_version: str | None = None
     devices: tuple[VirtualDevice, ...] = ()
-    executable: bool = False
+    needs_kernels: bool = False
+    needs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] | None = None
+    tensors: tuple[str, ...] = ()
 
 
 class Interface(NamedTuple):
@@ -109,7 +139,7 @@ class Carrier(ABC):
 
     @abstractmethod
     def artifact(self) -> Artifact:
-        """Read the record, and what else is to be shown.
+        """Read the record and all else there is to say, to the end of the structure.
 
         Returns
         -------
@@ -121,21 +151,6 @@ class Carrier(ABC):
             If the artifact is damaged.
         RecordError
             If the record is malformed.
-        """
-
-    @abstractmethod
-    def interface(self) -> Interface | None:
-        """Read the names of the parameters of ``main``, and of late-bound constants.
-
-        Returns
-        -------
-        interface : Interface or None
-            None where the artifact does not say.
-
-        Raises
-        ------
-        ArtifactError
-            If the artifact is damaged.
         """
 
     @abstractmethod

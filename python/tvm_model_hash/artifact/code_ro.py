@@ -10,7 +10,7 @@ import struct
 
 from ..errors import FixedRecordError
 from ..record import Record
-from .carrier import Artifact, Carrier, Interface, Patch, Source
+from .carrier import Artifact, Carrier, Patch, Role, Source
 from .tvm_serializer import Reader, damaged, skip_tensor
 from .vm_header import MAGIC, VMHeader, read_header
 
@@ -54,25 +54,28 @@ class RelayVM(Carrier):
         return cls(source, Reader(outer.file, size, source.name, start), source.library.container)
 
     def artifact(self) -> Artifact:
-        """Read the record, the version and the devices."""
+        """Read the record and what the executable needs, to the end of its structure."""
+        inputs, late_bound = self._read_sections()
         return Artifact(
             self._source.path,
             "Relay VM executable",
             self._container,
             self._source.size,
+            Role.EXECUTABLE,
             self._header.record,
-            self._header.version,
-            self._header.with_record(None).devices,
-            executable=True,
+            tvm_version=self._header.version,
+            devices=self._header.with_record(None).devices,
+            needs_kernels=self._container == "file",
+            needs=late_bound,
+            inputs=inputs,
         )
 
-    def interface(self) -> Interface | None:
-        """Read the names of the parameters of ``main``, and of late-bound constants."""
+    def _read_sections(self) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+        """Names of the parameters of ``main``, and of the constants that are bound late."""
         reader = self._sections
         reader.position, reader.part = self._header.size, "executable"
         _skip_strings(reader, "globals")
         constants = [_constant(reader) for _ in range(reader.count("constants"))]
-        late_bound = tuple(name for name in constants if name is not None)
         _skip_array(reader, "constants")
         _skip_strings(reader, "names of primitives")
         for _ in range(reader.count("attributes of primitives")):
@@ -80,16 +83,21 @@ class RelayVM(Carrier):
             for _ in range(reader.count("attributes of primitives")):
                 _skip_string(reader, "attributes of primitives")
                 _skip_string(reader, "attributes of primitives")
+        inputs = None
         for _ in range(reader.count("code")):
             # The function's name, and the numbers of its registers and of its instructions.
             name, _, instructions = _strings(reader, "code", 3)
             parameters = _strings(reader, "code")
             if name == "main":
-                return Interface(tuple(parameters), late_bound)
+                inputs = tuple(parameters)
             _skip_array(reader, "code")
             for _ in range(_number(reader, instructions)):
                 _skip_array(reader, "code")
-        return None
+        if reader.position != reader.size:
+            raise damaged(
+                reader, f"{reader.size - reader.position} bytes stand behind the executable's end"
+            )
+        return inputs, tuple(name for name in constants if name is not None)
 
     def patch(self, record: Record | None) -> Patch:
         """Replace the header of ``code.ro``."""

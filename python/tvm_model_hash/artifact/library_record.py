@@ -11,7 +11,7 @@ import re
 
 from ..errors import FixedRecordError, RecordError
 from ..record import MAX_RECORD_BYTES, RECORD_VERSION, Record
-from .carrier import Artifact, Carrier, Interface, Patch, Source
+from .carrier import Artifact, Carrier, Patch, Role, Source
 from .tvm_library import RECORD_SOURCE_NAME, Library, Symbol
 
 #: The functions' names, as TVM finds them.
@@ -111,13 +111,9 @@ class RelaxLibrary(Carrier):
             "Relax VM executable",
             self._library.container,
             self._source.size,
+            Role.EXECUTABLE,
             self._record(),
-            executable=True,
         )
-
-    def interface(self) -> Interface | None:
-        """There is none: the importer has changed the names of the inputs."""
-        return None
 
     def patch(self, record: Record | None) -> Patch:
         """The record cannot be changed."""

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from ..errors import ArtifactError, OutputError, RecordError, UnknownArtifactError
 from ..files import open_regular, replacing
 from ..record import Record
-from .carrier import Artifact, Carrier, Interface, Patch, Source
+from .carrier import Artifact, Carrier, Interface, Patch, Role, Source
 from .code_ro import RelayVM
 from .library_record import RelaxLibrary
 from .tensor_list import LateBoundConstants
@@ -28,6 +28,7 @@ __all__ = [
     "Carrier",
     "Interface",
     "Patch",
+    "Role",
     "Source",
     "read_artifact",
     "read_interface",
@@ -79,7 +80,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         module = source.library.root_module()
         if module is not None and module.type_key != OWN_FUNCTIONS:
             kind += f" (of type {module.type_key!r})"
-        return Artifact(source.path, kind, source.library.container, source.size)
+        return Artifact(source.path, kind, source.library.container, source.size, Role.KERNELS)
 
 
 def read_record(path: str | os.PathLike[str]) -> Record | None:
@@ -122,9 +123,8 @@ def read_interface(path: str | os.PathLike[str]) -> Interface | None:
     UnknownArtifactError, ArtifactError, RecordError
         As :func:`read_artifact`.
     """
-    with _open(path) as source:
-        carrier = _find(source)
-        return None if carrier is None else carrier.interface()
+    artifact = read_artifact(path)
+    return None if artifact.inputs is None else Interface(artifact.inputs, artifact.needs)
 
 
 def write_record(

@@ -11,7 +11,7 @@ import struct
 
 from ..errors import RecordError
 from ..record import MAX_RECORD_BYTES, Record
-from .carrier import Artifact, Carrier, Interface, Patch, Source
+from .carrier import Artifact, Carrier, Patch, Role, Source
 from .tvm_serializer import Reader, damaged, skip_tensor
 
 _MAGIC = struct.pack("<Q", 0xF7E58D4F05049CB7)
@@ -35,6 +35,7 @@ class LateBoundConstants(Carrier):
             raise damaged(reader, f"there are {len(names)} names, and not as many tensors")
         for _ in names:
             skip_tensor(reader, "tensors")
+        self._names = tuple(name.decode("utf-8", "replace") for name in names)
         self._end = reader.position
         self._trailer = reader
 
@@ -50,12 +51,10 @@ class LateBoundConstants(Carrier):
             "late-bound constants",
             "file",
             self._source.size,
+            Role.PARAMETERS,
             self._record(),
+            tensors=self._names,
         )
-
-    def interface(self) -> Interface | None:
-        """There is none."""
-        return None
 
     def patch(self, record: Record | None) -> Patch:
         """Replace what stands behind the last tensor."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..artifact.record_io import Interface, read_artifact, read_interface, read_record
+from ..artifact.record_io import Interface, Role, read_artifact, read_interface, read_record
 from ..errors import ArtifactError
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
@@ -86,13 +86,16 @@ class Deployment:
         records: dict[str, Record | None] = {}
         executable = library if code is None else code
         artifact = read_artifact(os.path.join(directory, executable))
-        if not artifact.executable:
+        if artifact.role is not Role.EXECUTABLE:
             raise ArtifactError(
                 f"{directory!r} is no deployment: expected one *.ro, found none, and {library!r} "
                 f"is a {artifact.kind}"
             )
         records[executable] = artifact.record
-        if code is not None and read_artifact(os.path.join(directory, library)).executable:
+        if (
+            code is not None
+            and read_artifact(os.path.join(directory, library)).role is Role.EXECUTABLE
+        ):
             raise ArtifactError(
                 f"{directory!r} has two executables, {code!r} and the one in {library!r}: expected "
                 "the kernel library beside code.ro, or the single-file library alone"
