@@ -69,12 +69,19 @@ def require(condition, reason, *what):
 
 def digests_of_file(path) -> dict:
     """The three digests of the model in a file."""
-    path = Path(path)
+    return digests(read(path), Path(path).parent)
+
+
+def model_digest_of_file(path) -> str:
+    """The one digest that a model may have that contradicts itself."""
+    return model_digest(read(path), Path(path).parent)
+
+
+def read(path):
     try:
-        model = ModelProto.FromString(path.read_bytes())
+        return ModelProto.FromString(Path(path).read_bytes())
     except DecodeError as error:
         raise InvalidModelError("not a protobuf message", path) from error
-    return digests(model, path.parent)
 
 
 def digests(model: ModelProto, base_dir=None) -> dict:
