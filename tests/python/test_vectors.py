@@ -7,6 +7,7 @@ import canonical_reference
 import formats_reference
 import make_artifacts
 import make_models
+import onnx
 import pytest
 
 from tvm_model_hash import (
@@ -15,6 +16,7 @@ from tvm_model_hash import (
     InvalidHashError,
     InvalidModelError,
     ModelFileError,
+    ModelHashError,
     Record,
     RecordError,
     SealError,
@@ -118,6 +120,35 @@ def test_an_invalid_model_in_memory_is_refused(entry):
         canonical_reference.digests(model)
     with pytest.raises(REFUSED):
         model_record(model)
+
+
+def nested_types(depth):
+    model = make_models.parse({"text": make_models.TEXT["an output without type"]})
+    type_ = model.graph.input[0].type
+    for _ in range(depth - 1):
+        type_ = type_.sequence_type.elem_type
+    type_.tensor_type.elem_type = 1
+    return model
+
+
+def nested_graphs(depth):
+    model = onnx.ModelProto(opset_import=[onnx.OperatorSetIdProto(version=21)])
+    graph = model.graph
+    for level in range(depth - 1):
+        node = graph.node.add(op_type="F", output=[f"v{level}"])
+        graph.output.add(name=f"v{level}")
+        graph = node.attribute.add(name="g", type=onnx.AttributeProto.GRAPH).g
+    graph.SetInParent()
+    return model
+
+
+@pytest.mark.parametrize("nested", [nested_types, nested_graphs])
+def test_what_is_nested_more_than_64_deep_is_refused(nested):
+    canonical_reference.stream_digests(nested(64))
+    with pytest.raises(canonical_reference.InvalidModelError, match="nested too deep"):
+        canonical_reference.stream_digests(nested(65))
+    with pytest.raises(ModelHashError):  # protobuf's limit comes before
+        model_record(nested(65))
 
 
 # The other formats.
