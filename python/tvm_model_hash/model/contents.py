@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-import math
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -15,36 +15,11 @@ from onnx import TensorProto
 
 from ..errors import ExternalDataError, InvalidModelError
 from .digest import check_model_type
+from .elements import ELEMENT_TYPES, count_elements, raw_size
 from .external import ExternalFiles, FileRange, describe_tensor, is_external, load_model
 
 #: What is in a file is read in pieces of so many bytes.
 READ_BYTES = 4 << 20
-
-# Bits of an element, to know the size of raw_data without the copy that protobuf makes of it when
-# it is looked at. The size of what is not listed here is measured.
-_BITS: dict[int, int] = {
-    TensorProto.FLOAT: 32,
-    TensorProto.UINT8: 8,
-    TensorProto.INT8: 8,
-    TensorProto.UINT16: 16,
-    TensorProto.INT16: 16,
-    TensorProto.INT32: 32,
-    TensorProto.INT64: 64,
-    TensorProto.BOOL: 8,
-    TensorProto.FLOAT16: 16,
-    TensorProto.DOUBLE: 64,
-    TensorProto.UINT32: 32,
-    TensorProto.UINT64: 64,
-    TensorProto.COMPLEX64: 64,
-    TensorProto.COMPLEX128: 128,
-    TensorProto.BFLOAT16: 16,
-    TensorProto.FLOAT8E4M3FN: 8,
-    TensorProto.FLOAT8E4M3FNUZ: 8,
-    TensorProto.FLOAT8E5M2: 8,
-    TensorProto.FLOAT8E5M2FNUZ: 8,
-    TensorProto.UINT4: 4,
-    TensorProto.INT4: 4,
-}
 
 
 class UnexpectedSizeError(InvalidModelError):
@@ -93,6 +68,13 @@ class Content:
             If it cannot be read, or is not of the size that was expected.
         """
         raise NotImplementedError
+
+    def sha256(self) -> bytes:
+        """Hash the bytes, with those bits cleared that belong to no element."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            digest.update(self.masked(index, self.read(index)))
+        return digest.digest()
 
     def masked(self, index: int, data: bytes) -> bytes:
         """Clear the bits of a piece that belong to no element, for the canonical form."""
@@ -178,7 +160,11 @@ class Contents:
             If it is in a file, and not where it may be, or the model was given without files.
         """
         if id(tensor) not in self._contents:
-            self._contents[id(tensor)] = tensor, self._find(tensor)
+            content = self._find(tensor)
+            element, count = ELEMENT_TYPES.get(tensor.data_type), count_elements(tensor.dims)
+            if element and count and count * element.bits % 8:
+                content.mask = (1 << count * element.bits % 8) - 1
+            self._contents[id(tensor)] = tensor, content
         return self._contents[id(tensor)][1]
 
     def _find(self, tensor: TensorProto) -> Content:
@@ -189,27 +175,8 @@ class Contents:
                     "cannot be hashed: load the model with onnx.load(path), or give its path"
                 )
             return FileContent(self.files.find(tensor))
-        size = None if self._measured else expected_size(tensor)
+        size = None if self._measured else raw_size(tensor)
         return RawContent(tensor, len(tensor.raw_data) if size is None else size)
-
-
-def expected_size(tensor: onnx.TensorProto) -> int | None:
-    """Work out the size of a tensor's raw data.
-
-    Parameters
-    ----------
-    tensor : onnx.TensorProto
-        Any tensor.
-
-    Returns
-    -------
-    size : int or None
-        In bytes; None if type and shape do not tell.
-    """
-    bits = _BITS.get(tensor.data_type)
-    if bits is None or any(size < 0 for size in tensor.dims):
-        return None
-    return (math.prod(tensor.dims) * bits + 7) // 8
 
 
 def open_model(
