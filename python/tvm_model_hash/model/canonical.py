@@ -8,6 +8,7 @@ not know all of it: sparse tensors, map and opaque types.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ import onnx_ir as ir
 from onnx import AttributeProto, TensorProto
 
 from ..errors import InvalidModelError
-from .contents import READ_BYTES, Content, Contents
+from .contents import Content, Contents
 from .external import describe_tensor, is_external
 from .scope import (
     GRAPH_TYPES,
@@ -78,8 +79,8 @@ class Part(NamedTuple):
 
     Parameters
     ----------
-    data : bytes or Content
-        The bytes, of a tensor as they are to be fetched; then they are ``masked``.
+    data : bytes
+        The bytes.
     place : str
         The node, input or weight that it belongs to; empty for the model itself.
     what : str
@@ -89,7 +90,7 @@ class Part(NamedTuple):
         one of these; None if that cannot be shown.
     """
 
-    data: bytes | Content
+    data: bytes
     place: str
     what: str
     value: object = None
@@ -340,7 +341,10 @@ class CanonicalModel:
         count = math.prod(tensor.dims)
         if tensor.data_type == TensorProto.STRING:
             strings = self._strings(tensor, count, place)
-            yield Part(_list(map(_bytes, strings)), place, "content", strings)
+            joined = _list(map(_bytes, strings))
+            yield Part(
+                _u64(len(joined)) + hashlib.sha256(joined).digest(), place, "content", strings
+            )
             return
         element_type = _element_type(tensor.data_type, place)
         bits = count * element_type.bitwidth
@@ -355,13 +359,13 @@ class CanonicalModel:
         if count <= 8 and not is_external(tensor):
             show = functools.partial(_show_elements, tensor)
         yield Part(_u64(size), place, "number of bytes")
-        if bits % 8:  # what is in the unused bits means nothing
-            mask = (1 << bits % 8) - 1
-            if isinstance(data, Content):
-                data.mask = mask
-            else:
-                data = data[:-1] + bytes([data[-1] & mask])
-        yield Part(data, place, "content", show)
+        if isinstance(data, Content):
+            digest = data.sha256()
+        else:
+            if bits % 8:  # what is in the unused bits means nothing
+                data = data[:-1] + bytes([data[-1] & (1 << bits % 8) - 1])
+            digest = hashlib.sha256(data).digest()
+        yield Part(digest, place, "content", show)
 
     def _elements(self, tensor: TensorProto, place: str) -> bytes | Content:
         if is_external(tensor):
@@ -396,31 +400,6 @@ class CanonicalModel:
                 f"expected {count} for the shape {_shape_text(tensor.dims)}"
             )
         return list(tensor.string_data)
-
-
-def pieces(parts: Iterable[Part]) -> Iterator[Part]:
-    """Fetch the contents in a stream.
-
-    Parameters
-    ----------
-    parts : iterable of Part
-        A stream.
-
-    Yields
-    ------
-    part : Part
-        The same stream, in parts of the same size wherever the contents are.
-    """
-    for part in parts:
-        content = part.data
-        fetched = (
-            (content.masked(index, content.read(index)) for index in range(len(content)))
-            if isinstance(content, Content)
-            else [content]
-        )
-        for data in fetched:
-            for start in range(0, len(data), READ_BYTES):
-                yield part._replace(data=data[start : start + READ_BYTES])
 
 
 def _operator(proto: onnx.NodeProto | onnx.FunctionProto, name: str) -> _Operator:

@@ -53,10 +53,10 @@ def explain(
 
 
 def _first_difference(parts_a: Iterable[Part], parts_b: Iterable[Part]) -> str | None:
-    from .canonical import NODE_COUNT, pieces
+    from .canonical import NODE_COUNT
 
     counts: tuple[Part, Part] | None = None
-    for a, b in zip(pieces(parts_a), pieces(parts_b), strict=True):
+    for a, b in zip(parts_a, parts_b, strict=True):
         if a.data == b.data:
             continue
         if counts is not None and a.what != b.what:
