@@ -553,18 +553,32 @@ def _tensor_type(tensor: Tensor, place: object) -> list[Part]:
     is_sparse = isinstance(tensor, onnx.SparseTensorProto)
     if is_sparse:
         check_fields(tensor, place)
-    number = tensor.values.data_type if is_sparse else tensor.data_type
-    dims = list(tensor.dims)
-    if number not in ELEMENT_TYPES or count_elements(dims) is None:
+    number = _dense(tensor).data_type
+    dims = tuple(tensor.dims)
+    if not _is_possible(number, dims):
         raise _bad_tensor_type(number, dims, f"{place}: {describe_tensor(_dense(tensor))}")
+    type_data, shape_data = _tensor_type_data(is_sparse, number, dims)
     name = ("sparse " if is_sparse else "") + ELEMENT_TYPES[number].name
     return [
-        Part(_two_u64(is_sparse, number), place, "type", name),
-        Part(_list(map(_i64, dims)), place, "shape", functools.partial(_shape_text, dims)),
+        Part(type_data, place, "type", name),
+        Part(shape_data, place, "shape", functools.partial(_shape_text, dims)),
     ]
 
 
-def _bad_tensor_type(number: int, dims: list[int], what: str) -> InvalidModelError:
+# Of a million tensors most have the type and shape of another one.
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_possible(number: int, dims: tuple[int, ...]) -> bool:
+    return number in ELEMENT_TYPES and count_elements(dims) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def _tensor_type_data(is_sparse: bool, number: int, dims: tuple[int, ...]) -> tuple[bytes, bytes]:
+    return _two_u64(is_sparse, number), _list(map(_i64, dims))
+
+
+def _bad_tensor_type(number: int, dims: tuple[int, ...], what: str) -> InvalidModelError:
     if number not in ELEMENT_TYPES:
         return InvalidModelError(
             f"{what} has the element type {number}, expected one from 1 to {max(ELEMENT_TYPES)}"
