@@ -69,12 +69,19 @@ def require(condition, reason, *what):
 
 def digests_of_file(path) -> dict:
     """The three digests of the model in a file."""
-    path = Path(path)
+    return digests(read(path), Path(path).parent)
+
+
+def model_digest_of_file(path) -> str:
+    """The one digest that a model may have that contradicts itself."""
+    return model_digest(read(path), Path(path).parent)
+
+
+def read(path):
     try:
-        model = ModelProto.FromString(path.read_bytes())
+        return ModelProto.FromString(Path(path).read_bytes())
     except DecodeError as error:
         raise InvalidModelError("not a protobuf message", path) from error
-    return digests(model, path.parent)
 
 
 def digests(model: ModelProto, base_dir=None) -> dict:
@@ -467,6 +474,8 @@ class Writer:
             return u64(len(b)) + hashlib.sha256(b).digest()
         bits = BITS[t.data_type] * count
         if is_external:
+            for entry in t.external_data:
+                known(entry)
             b = external(t, self.base_dir)
         elif t.HasField("raw_data"):
             b = t.raw_data
@@ -497,7 +506,7 @@ def external(t, base_dir):
     require(base_dir is not None, "external data that were not loaded", t.name)
     found = {}
     for entry in t.external_data:
-        if text(known(entry).key) in ("location", "offset", "length"):
+        if entry.key in ("location", "offset", "length"):
             define(found, entry.key, text(entry.value), "a key of external data stands twice")
     offset, length = (number(found.get(key)) for key in ("offset", "length"))
     location = found.get("location", "")
