@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import onnx
 from google.protobuf.message import Message
@@ -85,6 +85,7 @@ class Content(Source):
     def __init__(self, tensor: TensorProto, size: int, piece_bytes: int):
         super().__init__(size, piece_bytes)
         self._mask = _last_byte_mask(tensor)
+        self._hash: Any = None
         self._digest: bytes | None = None
 
     def feed(self, index: int, data: bytes) -> None:
@@ -104,7 +105,7 @@ class Content(Source):
             return
         self._hash.update(memoryview(data)[:-1])
         self._hash.update(bytes([data[-1] & self._mask]))
-        self._digest = self._hash.digest()
+        self._digest, self._hash = self._hash.digest(), None
 
     def sha256(self) -> bytes:
         """Give the digest of the content, and fetch the content for it unless it was fed.

@@ -243,7 +243,9 @@ def _number(tensor: onnx.TensorProto, field: str, text: str | None) -> int | Non
     if text is None:
         return None
     if not re.fullmatch("[0-9]{1,19}", str(text)):
-        raise _error(tensor, f"has the {field} {text!r}, expected a number of bytes from 0 on")
+        raise _error(
+            tensor, f"has the {field} {text!r}, expected a number of bytes, 1 to 19 digits"
+        )
     return int(text)
 
 

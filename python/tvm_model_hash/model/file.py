@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple
 
 import onnx
 from google.protobuf.message import Message
@@ -37,9 +37,6 @@ _VARINT, _LENGTH_DELIMITED = 0, 2
 _FIXED_BYTES = {1: 8, 5: 4}
 
 _RAW_DATA = TensorProto.RAW_DATA_FIELD_NUMBER
-
-# Bytes, or from where to where they stand in the file.
-_Part: TypeAlias = "bytes | tuple[int, int]"
 
 
 class LoadedModel(NamedTuple):
@@ -168,6 +165,8 @@ class _CutOff(Exception):  # noqa: N818
 class _Found:
     """What was found in a message: the data that was left out, there and in the messages in it."""
 
+    __slots__ = ("children", "counts", "data")  # there may be one for each of a million tensors
+
     def __init__(self) -> None:
         #: Where ``raw_data`` of a tensor lies, if that is large.
         self.data: tuple[int, int] | None = None
@@ -195,18 +194,18 @@ class _Walk:
     def model(self) -> tuple[bytes, _Found]:
         """Walk over the whole file, and give what is left of it."""
         found = _Found()
-        parts = self._message(onnx.ModelProto.DESCRIPTOR, found, 0, self._size, 1)
-        return b"".join(map(self._bytes, parts or [(0, self._size)])), found
+        left = self._message(onnx.ModelProto.DESCRIPTOR, found, 0, self._size, 1)
+        return self._read(0, self._size) if left is None else bytes(left), found
 
     def _message(
         self, descriptor: Any, found: _Found, start: int, end: int, depth: int
-    ) -> list[_Part] | None:
+    ) -> bytearray | None:
         """Walk over a message, and give what is left of it; None if that is all of it."""
         if depth > _MAX_DEPTH:
             raise _Unusual
         fields = tensor_fields(descriptor)
         is_tensor = descriptor is TensorProto.DESCRIPTOR
-        parts: list[_Part] = []
+        left = bytearray()
         copied = position = start
         while position < end:
             field_start = position
@@ -217,14 +216,18 @@ class _Walk:
             if tag_end - field_start != len(encode_varint(tag)):
                 raise _Unusual  # read by some of protobuf's back ends only
             if is_tensor:
-                left = self._raw_data(found, data_start, position)
+                inner = self._raw_data(found, data_start, position)
             else:
-                left = self._child(fields[number], found, data_start, position, depth)
-            if left is not None:
-                size = sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in left)
-                parts += [(copied, field_start), encode_varint(tag) + encode_varint(size), *left]
+                inner = self._child(fields[number], found, data_start, position, depth)
+            if inner is not None:
+                left += self._read(copied, field_start)
+                left += encode_varint(tag) + encode_varint(len(inner))
+                left += inner
                 copied = position
-        return [*parts, (copied, end)] if parts else None
+        if copied == start:
+            return None
+        left += self._read(copied, end)
+        return left
 
     def _field_at(self, start: int, end: int) -> tuple[int, int, int | None, int]:
         """Find a field's tag, where that ends, where data of some length begins, and the end."""
@@ -246,14 +249,14 @@ class _Walk:
             raise _CutOff
         return tag, tag_end, data_start, stop
 
-    def _raw_data(self, found: _Found, start: int, end: int) -> list[_Part] | None:
+    def _raw_data(self, found: _Found, start: int, end: int) -> bytearray | None:
         # Where it stands twice the last one counts.
         found.data = (start, end - start) if end - start >= LARGE_BYTES else None
-        return [] if found.data else None
+        return bytearray() if found.data else None
 
     def _child(
         self, field: TensorField, found: _Found, start: int, end: int, depth: int
-    ) -> list[_Part] | None:
+    ) -> bytearray | None:
         index = 0
         if field.is_repeated:
             index = found.counts.get(field.number, 0)
@@ -267,8 +270,13 @@ class _Walk:
     def _varint(self, position: int, end: int) -> tuple[int, int]:
         offset = position - self._window_start
         if not 0 <= offset <= len(self._window) - _MAX_VARINT_BYTES:
-            self._window, self._window_start = self._read(position, _WINDOW_BYTES), position
+            self._window, self._window_start = (
+                self._read(position, position + _WINDOW_BYTES),
+                position,
+            )
             offset = 0
+        if position < end and self._window and self._window[offset] < 0x80:  # most are one byte
+            return self._window[offset], position + 1
         available = min(len(self._window) - offset, end - position, _MAX_VARINT_BYTES)
         value = 0
         for count in range(available):
@@ -278,12 +286,12 @@ class _Walk:
                 return value, position + count + 1
         raise _Unusual if available == _MAX_VARINT_BYTES else _CutOff
 
-    def _bytes(self, part: _Part) -> bytes:
-        return part if isinstance(part, bytes) else self._read(part[0], part[1] - part[0])
-
-    def _read(self, start: int, size: int) -> bytes:
+    def _read(self, start: int, end: int) -> bytes:
+        offset = start - self._window_start
+        if offset >= 0 and end - self._window_start <= len(self._window):
+            return self._window[offset : end - self._window_start]
         self._file.seek(start)
-        return self._file.read(size)
+        return self._file.read(end - start)
 
 
 def encode_varint(value: int) -> bytes:

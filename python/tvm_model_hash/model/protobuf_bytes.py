@@ -99,11 +99,14 @@ def _split_tensor(tensor: TensorProto, contents: Contents) -> list[Piece] | None
         rest = _copy(tensor)
         rest.data_location = TensorProto.DEFAULT
         del rest.external_data[:]
-    elif isinstance(content, RawContent) and content.size < LARGE_BYTES:
+        rest.raw_data = b""
+    elif not isinstance(content, RawContent):
+        rest = tensor  # its data was left in the file
+    elif content.size < LARGE_BYTES:
         return None
     else:
         rest = _copy(tensor) if _has_unknown_fields(tensor) else _copy_without(tensor, {"raw_data"})
-    rest.raw_data = b""
+        rest.raw_data = b""
     return _put_in(rest, {(TensorProto.RAW_DATA_FIELD_NUMBER, 0): [content]})
 
 
