@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .checking import verdict
 from .checking.hash_file import write_hash_file
 from .errors import InvalidModelError, NoHashError
-from .model.digest import check_model_type, model_hash, model_record
+from .model.digest import model_hash, model_record
 from .record import Record
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def record_of_import(model: onnx.ModelProto) -> Record:
     ModelHashError
         If it cannot be digested.
     """
+    from .model.contents import check_model_type
+
     check_model_type(model)  # the digests would take a path as well
     try:
         return model_record(model)

@@ -25,7 +25,7 @@ from tvm_model_hash import (
     model_record,
 )
 from tvm_model_hash.model.difference import explain
-from tvm_model_hash.model.scope import _quiet
+
 
 NETWORK = """
 <ir_version: 10, opset_import: ["" : 17, "custom" : 1]>
