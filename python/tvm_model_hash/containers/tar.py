@@ -22,9 +22,11 @@ MAX_DECOMPRESSED_BYTES = 256 << 20
 
 _MAGIC_AT, _MAGIC = 257, b"ustar"
 _BLOCK = 512
+_COMPRESSED_BYTES = 16 * 1024
 _CHUNK_BYTES = 64 * 1024
 _STEP_BYTES = 1 << 20
 _MAX_POINTS = 128
+_MAX_PIECES = 32
 # The types of the entries.
 _FILES, _LINKS, _DIRECTORY = ("0", "\0", "7"), ("1", "2"), "5"
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL, _SPARSE = "L", "K", "x", "g", "S"
@@ -178,7 +180,7 @@ class Gunzipped:
         self._point = _Point(0, 0, zlib.decompressobj(wbits=31))
         self._points = [_Point(0, 0, self._point.state.copy())]
         self._step = _STEP_BYTES
-        self._last = (0, b"")  # the latest piece, and where it lies
+        self._pieces: dict[int, bytes] = {}  # the latest, by where they lie
         self._position = 0
         while self._advance():
             if self._point.decompressed >= self._points[-1].decompressed + self._step:
@@ -197,36 +199,38 @@ class Gunzipped:
         pieces = []
         end = min(self._position + size, self.size)
         while self._position < end:
-            start, data = self._last
-            if not start <= self._position < start + len(data):
-                self._approach(self._position)
-                start, data = self._last
-            piece = data[self._position - start : end - start]
-            pieces.append(piece)
-            self._position += len(piece)
+            start, data = self._piece_at(self._position)
+            pieces.append(data[self._position - start : end - start])
+            self._position += len(pieces[-1])
         return b"".join(pieces)
 
-    def _approach(self, position: int) -> None:
-        """Decompress up to a position."""
+    def _piece_at(self, position: int) -> tuple[int, bytes]:
+        """Decompress the piece in which a position lies, and say where that begins."""
+        for start, data in reversed(self._pieces.items()):
+            if start <= position < start + len(data):
+                return start, data
         before = [point for point in self._points if point.decompressed <= position][-1]
         if not before.decompressed <= self._point.decompressed <= position:
             self._point = before._replace(state=before.state.copy())
-        while self._point.decompressed <= position and self._advance():
-            pass
+        while self._point.decompressed <= position:
+            self._advance()
+        return next(reversed(self._pieces.items()))
 
     def _advance(self) -> bool:
         """Decompress one piece more; whether there was one."""
         compressed, decompressed, state = self._point
         if state.eof:
             return False
-        size = min(_CHUNK_BYTES, self._window.size - compressed)
-        data = self._window.read(compressed, size, "compressed data")
+        data = state.unconsumed_tail
+        if not data:
+            size = min(_COMPRESSED_BYTES, self._window.size - compressed)
+            data = self._window.read(compressed, size, "compressed data")
+            compressed += size
         try:
             piece = state.decompress(data, _CHUNK_BYTES)
         except zlib.error as error:
             raise self._window.damaged(f"it cannot be decompressed ({error})") from error
-        used = size - len(state.unconsumed_tail) - len(state.unused_data)
-        if not piece and not used and not state.eof:
+        if not piece and not data and not state.eof:
             raise ArtifactError(
                 f"{self._window.source} is truncated: the compressed data have no end"
             )
@@ -236,6 +240,9 @@ class Gunzipped:
                 f"it is compressed by more than a factor of {MAX_DECOMPRESSION}, which is the "
                 "limit; decompress it with gunzip if it is what you expect"
             )
-        self._last = (decompressed, piece)
-        self._point = _Point(compressed + used, decompressed + len(piece), state)
+        self._pieces.pop(decompressed, None)
+        self._pieces[decompressed] = piece
+        if len(self._pieces) > _MAX_PIECES:
+            del self._pieces[next(iter(self._pieces))]
+        self._point = _Point(compressed, decompressed + len(piece), state)
         return True
