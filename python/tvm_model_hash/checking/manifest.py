@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,10 +92,9 @@ def seal(directory: str | os.PathLike[str]) -> str:
         If the manifest can't be written; the one there is unchanged.
     """
     directory = os.fsdecode(directory)
-    names = sorted(_names(directory))
-    if not names:
+    files = sealed_files(directory)
+    if not files:
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
-    files = {name: os.path.join(directory, name) for name in names}
     parts = read_parts(files).parts
     if parts:
         check_complete(directory, parts)
@@ -130,9 +129,12 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
     SealError
         If there is no manifest, or it is not as :func:`seal` has written it, to the byte.
     """
-    path = os.path.join(os.fsdecode(directory), MANIFEST_NAME)
+    return _read_manifest(os.path.join(os.fsdecode(directory), MANIFEST_NAME))
+
+
+def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     try:
-        with open_regular(path, follow_symlinks=False) as file:
+        with open_regular(path, follow_symlinks) as file:
             data = file.read(_MAX_MANIFEST_BYTES + 1)
     except (ArtifactError, OSError) as error:
         raise SealError(f"there is no manifest to check by: {error}") from error
@@ -183,8 +185,7 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
         If a file can't be read.
     """
     directory = os.fsdecode(directory)
-    files = {name: os.path.join(directory, name) for name in _names(directory)}
-    return compare_with_seal(directory, files)
+    return compare_with_seal(directory, sealed_files(directory))
 
 
 def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
@@ -193,7 +194,7 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
     Parameters
     ----------
     directory : str
-        The directory, whose manifest is read.
+        The directory, for messages.
     files : mapping of str to str
         For each file below it its name, and the path to read it by.
 
@@ -207,7 +208,9 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
     BrokenSealError, SealError, ArtifactError
         As :func:`verify_seal`.
     """
-    found_seal = read_seal(directory)
+    path = os.path.join(directory, MANIFEST_NAME)
+    copy = files.get(MANIFEST_NAME, path)  # who made a copy has looked at where it is from
+    found_seal = _read_manifest(copy, follow_symlinks=copy != path)
     listed = {file.name: file for file in found_seal.files}
     missing = tuple(name for name in listed if name not in files)
     differences = [f"{name!r} is missing" for name in missing]
@@ -282,8 +285,25 @@ def _parse(body: str) -> Seal:
     return Seal(record, tuple(files))
 
 
-def _names(directory: str) -> Iterator[str]:
-    """The names of all files below a directory but its manifest."""
+def sealed_files(directory: str) -> dict[str, str]:
+    """List the files of a directory that a manifest of it covers, or would cover.
+
+    Parameters
+    ----------
+    directory : str
+        The directory.
+
+    Returns
+    -------
+    files : dict of str to str
+        For each file but the manifest its name, in the order of the names, and its path.
+
+    Raises
+    ------
+    SealError
+        If the directory cannot be read, or has something in it that a manifest can't list.
+    """
+    files = {}
     try:
         for name, mode in file_names(directory):
             if name == MANIFEST_NAME:
@@ -295,9 +315,10 @@ def _names(directory: str) -> Iterator[str]:
                     "put the file itself there, or remove it"
                 )
             _check_name(name)
-            yield name
+            files[name] = os.path.join(directory, name)
     except ArtifactError as error:
         raise SealError(str(error)) from error
+    return dict(sorted(files.items()))
 
 
 def _check_name(name: str) -> None:
