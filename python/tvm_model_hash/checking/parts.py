@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
 from ..errors import ArtifactError, UnknownArtifactError
+from ..files import is_temporary, mode_of
 from ..record import Record, conflict
 
 # How TVM's tutorials name the parameters of a list in a file: p_0, p_1; param_0, param_1.
@@ -62,7 +63,7 @@ _ORDER = (Role.EXECUTABLE, Role.GRAPH, Role.KERNELS, Role.PARAMETERS)
 
 
 def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
-    """Find all files below a directory.
+    """Find all files below a directory but those that this package had not finished to write.
 
     Parameters
     ----------
@@ -86,7 +87,9 @@ def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
     path = os.path.join(directory, below)
     try:
         with os.scandir(path) as entries:
-            modes = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
+            modes = {
+                entry.name: mode_of(entry) for entry in entries if not is_temporary(entry.name)
+            }
     except OSError as error:
         raise ArtifactError(
             f"cannot read the directory {path!r}: {error.strerror or error}"
