@@ -293,7 +293,8 @@ def new_directory(path: str, overwrite: bool = False) -> Iterator[str]:
     Parameters
     ----------
     path : str
-        The directory to make, with those above it. An empty one that exists is replaced.
+        The directory to make, with those above it. An empty one that exists is replaced, and its
+        permissions stay.
     overwrite : bool
         Whether one that is not empty is replaced too, with all that is in it.
 
@@ -313,8 +314,8 @@ def new_directory(path: str, overwrite: bool = False) -> Iterator[str]:
     parent, name = os.path.split(path)
     parent = parent or os.curdir
     with _writing(path), _directories(parent):
-        _check_replaceable(path, overwrite)
         _remove_stale(parent)
+        mode = _mode_of_replaceable(path, overwrite)
         # In a directory of its own, which is locked, so that the new one itself can be.
         outer, lock = _new_outer(parent)
         new, old = (os.path.join(outer, kind) for kind in ("new", "old"))
@@ -322,6 +323,8 @@ def new_directory(path: str, overwrite: bool = False) -> Iterator[str]:
             try:
                 os.mkdir(new)
                 yield new
+                if mode is not None:
+                    os.chmod(new, mode)
                 _sync_tree(new)
                 if overwrite:
                     os.mkdir(old)
@@ -547,15 +550,18 @@ def _discard(outer: str) -> None:
         shutil.rmtree(outer, ignore_errors=True)
 
 
-def _check_replaceable(path: str, overwrite: bool) -> None:
+def _mode_of_replaceable(path: str, overwrite: bool) -> int | None:
+    """The permissions of the directory that is to be replaced; None if there is no such one."""
     expected = "a directory that is new or empty"
-    if not os.path.lexists(path):
-        return
-    status = os.lstat(path)
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
     if not stat.S_ISDIR(status.st_mode) or _is_junction(status):
         raise OutputError(f"cannot write {path!r}: it is not a directory, expected {expected}")
     if not overwrite and os.listdir(path):
         raise OutputError(f"cannot write {path!r}: it is not empty, expected {expected}")
+    return stat.S_IMODE(status.st_mode)
 
 
 def _rename_directory(new: str, path: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What writes loses nothing, whatever happens to it and wherever it runs."""
 
+import ast
 import contextlib
 import errno
 import hashlib
@@ -219,6 +220,15 @@ def test_a_directory_replaces_another_one_only_if_asked(tmp_path):
         fill(new, "newer")
     assert (path / "first").read_text() == "new"
     assert names(tmp_path) == ["deployment"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_directory_that_is_replaced_keeps_its_permissions(tmp_path, overwrite):
+    path = tmp_path / "private"
+    path.mkdir(0o700)
+    with new_directory(str(path), overwrite) as new:
+        fill(new, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -780,6 +790,19 @@ def test_without_o_nofollow_a_symbolic_link_is_still_refused(tmp_path):
     open_regular(str(tmp_path / "link")).close()
     with pytest.raises(ArtifactError, match="it is a symbolic link"):
         open_regular(str(tmp_path / "link"), follow_symlinks=False)
+
+
+def test_the_core_asks_the_system_for_nothing_that_windows_lacks():
+    everywhere = {"O_RDONLY", "O_WRONLY", "O_RDWR", "O_CREAT", "O_EXCL", "O_TRUNC", "O_APPEND"}
+    for path in pathlib.Path(files.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("O_"):
+                assert node.attr in everywhere, f"{path}:{node.lineno}: {node.attr}"
+            elif isinstance(node, ast.Attribute):
+                assert node.attr not in ("fchmod", "fchown", "getuid", "mkfifo"), path
+            elif isinstance(node, (ast.Import, ast.ImportFrom)) and path.name != "files.py":
+                names = {name.name for name in node.names} | {getattr(node, "module", None)}
+                assert not names & {"fcntl", "pwd", "resource", "termios"}, path
 
 
 def test_a_junction_is_a_link(tmp_path, monkeypatch):
