@@ -5,6 +5,7 @@
 #   make test        lint and all tests, in an environment for each version of TVM
 #   make test-relay  lint, and the tests with Relay
 #   make test-relax  the tests with Relax
+#   make fault       kill what writes, hundreds of times: is anything lost?
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
 #   make format      lay out the sources
 #   make clean
@@ -31,7 +32,7 @@ RELAX_TESTS := $(RELAX_VERSIONS:%=test-relax-%)
 export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo demo-relax test test-relay test-relax $(RELAX_TESTS) bench lint format clean
+.PHONY: demo demo-relax test test-relay test-relax $(RELAX_TESTS) fault bench lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -56,6 +57,9 @@ lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy python/tvm_model_hash $$(find python/tvm -name '*.py')
 	$(TEST)/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+fault: $(TEST)/wheel
+	$(TEST)/bin/python tests/python/fault.py
 
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python benchmarks/run.py

@@ -290,8 +290,8 @@ def _not_from_tvm(library: Library) -> str:
             "export_library writes to a .tar"
         )
     return (
-        f"{library.source} ({library.container}) is not from TVM, or was stripped: it has no record, "
-        "and none of the symbols that TVM's loader looks for"
+        f"{library.source} ({library.container}) is not from TVM, or was stripped: it has no "
+        "record, and none of the symbols that TVM's loader looks for"
     )
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from ..errors import ArtifactError, OutputError, RecordError, UnknownArtifactError
-from ..files import open_regular, replacing
+from ..files import FileState, check_unchanged, open_regular, replacing
 from ..record import Record
 from .carrier import Artifact, Carrier, Interface, Patch, Role, Source
 from .code_ro import RelayVM
@@ -158,12 +158,14 @@ def write_record(
             f"Name the file itself: {os.path.realpath(target)!r}"
         )
     with _open(path) as source:
+        before = os.fstat(source.file.fileno())
         patch = _find(source).patch(record)
-        mode = stat.S_IMODE(os.fstat(source.file.fileno()).st_mode)
-        with replacing(target, mode) as file:
+        with replacing(target, stat.S_IMODE(before.st_mode)) as file:
             _copy(source, 0, patch.start, file)
             file.write(patch.data)
             _copy(source, patch.end, source.size, file)
+            check_unchanged(source.path, source.file, FileState.of(before))
+            source.file.close()  # Windows replaces no file that is open
     return target
 
 
@@ -197,7 +199,10 @@ def _find(source: Source) -> Carrier:
 def _copy(source: Source, start: int, end: int, target: BinaryIO) -> None:
     source.file.seek(start)
     while start < end:
-        data = source.file.read(min(_CHUNK_BYTES, end - start))
+        try:
+            data = source.file.read(min(_CHUNK_BYTES, end - start))
+        except OSError as error:
+            raise ArtifactError(f"cannot read {source.name}: {error.strerror or error}") from error
         if not data:
             raise ArtifactError(f"{source.name} has become shorter while it was copied")
         target.write(data)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
 from ..errors import ArtifactError, UnknownArtifactError
+from ..files import is_temporary, mode_of
 from ..record import Record, conflict
 from .package import unpacked
 
@@ -68,7 +69,7 @@ _ORDER = (Role.EXECUTABLE, Role.GRAPH, Role.KERNELS, Role.PARAMETERS)
 
 
 def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
-    """Find all files below a directory.
+    """Find all files below a directory but those that this package had not finished to write.
 
     Parameters
     ----------
@@ -92,7 +93,9 @@ def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
     path = os.path.join(directory, below)
     try:
         with os.scandir(path) as entries:
-            modes = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
+            modes = {
+                entry.name: mode_of(entry) for entry in entries if not is_temporary(entry.name)
+            }
     except OSError as error:
         raise ArtifactError(
             f"cannot read the directory {path!r}: {error.strerror or error}"
