@@ -18,8 +18,12 @@ from ..files import open_regular, replacing
 from ..record import Record
 from .carrier import Artifact, Carrier, Interface, Patch, Role, Source
 from .code_ro import RelayVM
+from .graph_json import GraphJson
 from .library_record import RelaxLibrary
-from .tensor_list import LateBoundConstants
+from .npz import Npz
+from .safetensors import Safetensors
+from .tensor_cache import TensorCache
+from .tensor_list import TensorList
 from .tvm_library import OWN_FUNCTIONS
 from .vm_header import MAGIC
 
@@ -36,7 +40,16 @@ __all__ = [
     "write_record",
 ]
 
-_CARRIERS: tuple[type[Carrier], ...] = (RelayVM, LateBoundConstants, RelaxLibrary)
+# The last two look into libraries, which takes longer than to look at a file's beginning.
+_CARRIERS: tuple[type[Carrier], ...] = (
+    TensorList,
+    Npz,
+    Safetensors,
+    TensorCache,
+    GraphJson,
+    RelayVM,
+    RelaxLibrary,
+)
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -48,13 +61,14 @@ _OTHER_FILES = {
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
-    """Read what an artifact says about itself; constants are not read, however many there are.
+    """Read what an artifact says about itself; tensors are not read, however many there are.
 
     Parameters
     ----------
     path : str or os.PathLike
-        ``code.ro``, or a ``.so`` or ``.tar`` from ``export_library``. What it is is told by its
-        content, not by its name.
+        ``code.ro``, or a ``.so`` or ``.tar`` from ``export_library``, the graph executor's JSON, or
+        a file of parameters: ``save_param_dict``'s or late-bound constants, ``.npz``,
+        ``tensor-cache.json``, ``.safetensors``. What it is is told by its content, not by its name.
 
     Returns
     -------
@@ -124,7 +138,10 @@ def read_interface(path: str | os.PathLike[str]) -> Interface | None:
         As :func:`read_artifact`.
     """
     artifact = read_artifact(path)
-    return None if artifact.inputs is None else Interface(artifact.inputs, artifact.needs)
+    # A graph's are its parameters too.
+    if artifact.role is not Role.EXECUTABLE or artifact.inputs is None:
+        return None
+    return Interface(artifact.inputs, artifact.needs)
 
 
 def write_record(
@@ -137,9 +154,10 @@ def write_record(
     Parameters
     ----------
     path : str or os.PathLike
-        A ``code.ro``.
+        A ``code.ro``, the graph executor's JSON, or a file of parameters, as in
+        :func:`read_artifact`.
     record : Record, optional
-        The record to have; None gives back the bytes that stock TVM writes.
+        The record to have; None gives back the bytes that were there before there was one.
     output : str or os.PathLike, optional
         The file to write, with the permissions of ``path``; by default ``path`` is replaced.
 
@@ -215,7 +233,8 @@ def _find(source: Source) -> Carrier | None:
         source.head[:8], f"not an artifact: it begins with {source.head.hex(' ')}"
     )
     raise UnknownArtifactError(
-        f"{source.name} is {found}. Expected code.ro, or a .so or .tar from export_library"
+        f"{source.name} is {found}. Expected code.ro, a .so or .tar from export_library, the graph "
+        "executor's JSON, or parameters (of TVM, .npz, tensor-cache.json, .safetensors)"
     )
 
 
