@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from functools import cached_property
 from typing import Any, NamedTuple, TypeGuard
 
@@ -23,6 +24,9 @@ RECORD_KEY = "model_hash_record"
 
 _HEAD_BYTES = 256
 _FIRST_KEY = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:')
+# Not the built-in one, which fails for what is nested as deeply as the parser just takes.
+_REPR = reprlib.Repr()
+_REPR.maxstring = 100
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -307,14 +311,13 @@ def record_in(members: dict[str, Any]) -> Record | None:
 
 
 def is_size(value: object) -> TypeGuard[int]:
-    """Whether a value of JSON is a whole number from 0 on; true and false are not."""
-    return type(value) is int and value >= 0
+    """Whether a value of JSON is a size or an offset in a file; true and false are not."""
+    return type(value) is int and 0 <= value < 2**63
 
 
 def short(value: object) -> str:
     """Show a value in an error's message."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
+    return _REPR.repr(value)
 
 
 def _skip(text: str, position: int, expected: str = "") -> int:
