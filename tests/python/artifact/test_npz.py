@@ -85,6 +85,18 @@ def test_an_archive_that_was_written_to_a_pipe_is_read(tmp_path):
     assert np.load(path)["w"].tobytes() == ARRAYS["w"].tobytes()
 
 
+def test_a_name_is_read_as_numpy_reads_it(npz):
+    with zipfile.ZipFile(npz) as archive:
+        flags = [info.flag_bits for info in archive.infolist()]
+    assert flags == [0, 0x800, 0]  # the second name is said to be UTF-8
+    data = npz.read_bytes()
+    assert data.count(struct.pack("<H", 0x800)) == 2
+    npz.write_bytes(data.replace(struct.pack("<H", 0x800), bytes(2)))
+    names = tuple(np.load(npz).files)
+    assert names != tuple(ARRAYS)
+    assert read_artifact(npz).tensors == names
+
+
 def test_a_comment_of_others_is_kept(npz):
     with zipfile.ZipFile(npz, "a") as archive:
         archive.comment = b"by the night shift"

@@ -16,6 +16,7 @@ from parameter_files import ARRAYS, FILES, OTHER_RECORD, PARAMETERS, RECORD, wri
 from tvm_model_hash import read_artifact, read_interface, read_record, write_record
 from tvm_model_hash.artifact import record_io
 from tvm_model_hash.artifact.record_io import Role
+from tvm_model_hash.cli import main
 from tvm_model_hash.errors import ArtifactError, ModelHashError
 
 KINDS = {
@@ -78,6 +79,24 @@ def test_stripping_gives_back_the_bytes(files, form):
     write_record(path, OTHER_RECORD)
     write_record(path, None)
     assert path.read_bytes() == stock
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_the_command_tags_shows_and_strips(files, form, capsys):
+    path = files / FILES[form]
+    stock = path.read_bytes()
+    assert main(["tag", str(path), "--model", str(RECORD)]) == 0
+    assert read_record(path) == RECORD
+    assert main(["check", RECORD.model, str(path)]) == 0
+    assert main(["check", OTHER_RECORD.model, str(path)]) == 1
+    capsys.readouterr()
+    assert main(["show", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{path}: {KINDS[form]}, " in shown
+    assert RECORD.model in shown
+    assert main(["strip", str(path)]) == 0
+    assert path.read_bytes() == stock
+    assert main(["check", RECORD.model, str(path)]) == 2
 
 
 @pytest.mark.parametrize("tag", [None, RECORD], ids=["stock", "tagged"])
