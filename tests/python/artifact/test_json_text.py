@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tvm_model_hash.artifact import json_text
@@ -36,6 +36,7 @@ def parse(text):
     return JsonObject.whole(text.encode(), "text")
 
 
+@settings(deadline=None)
 @given(laid_out(), st.sampled_from([1, 8]))
 def test_what_is_put_in_comes_out_to_the_character(layout, multiple):
     text, value = layout
@@ -51,6 +52,7 @@ def test_what_is_put_in_comes_out_to_the_character(layout, multiple):
         assert parse(tagged).edited(parse(tagged).remove("record")) == text
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.text(max_size=4).filter(lambda key: key != "record"), VALUES, min_size=1),
     st.sampled_from([{"indent": 4}, {"indent": 1}, {"separators": (",", ":")}]),
@@ -60,6 +62,7 @@ def test_it_is_laid_out_as_its_writer_would(value, layout):
     assert parse(stock).edited(parse(stock).put("record", '"a"')) == tagged
 
 
+@settings(deadline=None)
 @given(OBJECTS, st.sampled_from([{"indent": 4}, {"separators": (",", ":")}]), st.data())
 def test_what_its_writer_put_in_comes_out(value, layout, data):
     keys = list(value)
@@ -68,6 +71,7 @@ def test_what_its_writer_put_in_comes_out(value, layout, data):
     assert parse(tagged).edited(parse(tagged).remove("record")) == json.dumps(value, **layout)
 
 
+@settings(deadline=None)
 @given(laid_out())
 def test_a_text_cut_anywhere_is_an_error(layout):
     text, _ = layout
@@ -76,6 +80,7 @@ def test_a_text_cut_anywhere_is_an_error(layout):
             parse(text[:size])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40) | st.text('{}[]":,0-1.eE \\untrfals', max_size=40).map(str.encode))
 def test_bytes_are_an_object_or_an_error(data):
     try:

@@ -132,6 +132,15 @@ def test_what_contradicts_itself_is_an_error(path):
             read_artifact(path)
 
 
+def test_a_header_that_is_cut_is_named(path):
+    write(path, {"a": tensor(0, 0)})
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    size = len(data) - 8
+    with pytest.raises(ArtifactError, match=f"a header of {size} bytes, found {size - 1}"):
+        read_artifact(path)
+
+
 def test_a_malformed_record_is_not_replaced(path):
     safetensors.numpy.save_file(ARRAYS, path, {"model_hash_record": "model-hash/1 model=x"})
     for act in (read_artifact, lambda path: write_record(path, RECORD)):
