@@ -268,7 +268,14 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     model_help = "an ONNX file, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
-    artifact_help = "what TVM wrote (code.ro, a library, parameters), or a deployment's directory"
+    artifact_help = (
+        "code.ro, a library (.so, .tar), a graph (.json), parameters (of TVM, .npz, "
+        "tensor-cache.json, .safetensors), or the directory of a deployment"
+    )
+    tagged_help = (
+        "code.ro, a graph (.json) or parameters (of TVM, .npz, tensor-cache.json, .safetensors), "
+        "replaced unless -o is given"
+    )
 
     sub = command("digest", _digest, "print the digests of a model", "model.onnx")
     sub.add_argument("model", metavar="MODEL", help="an ONNX file")
@@ -295,13 +302,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("directory", metavar="DIR", help="the directory of a deployment")
 
     sub = command(
-        "tag", _tag, "put a record into a code.ro, or replace it", "code.ro --model model.onnx"
+        "tag", _tag, "put a record into an artifact, or replace it", "code.ro --model model.onnx"
     )
-    sub.add_argument("artifact", metavar="ARTIFACT", help="a code.ro, replaced unless -o is given")
+    sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
     sub.add_argument("--model", metavar="MODEL", required=True, help=model_help)
     sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
 
-    sub = command("strip", _strip, "remove the record from a code.ro", "code.ro -o stock.ro")
-    sub.add_argument("artifact", metavar="ARTIFACT", help="a code.ro, replaced unless -o is given")
+    sub = command("strip", _strip, "remove the record from an artifact", "code.ro -o stock.ro")
+    sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
     sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
     return parser
