@@ -21,7 +21,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..errors import ArtifactError, DuplicateRecordError
+from ..errors import ArtifactError, DuplicateRecordError, RecordError
 from ..record import RECORD_TAG, Record
 from ..versions import RELAY_TVM_VERSIONS
 from .tvm_serializer import Reader, View
@@ -118,7 +118,16 @@ class VMHeader:
         found = [i for i, device in enumerate(self.devices) if device.memory_scope.startswith(tag)]
         if len(found) > 1:
             raise _several_records(len(found))
-        return found[0] if found else None
+        if not found:
+            return None
+        host, device = self.devices[self.host_device_index], self.devices[found[0]]
+        if found[0] == self.host_device_index or device[:2] != host[:2]:
+            raise RecordError(
+                f"the record is at device {device.device_type}, {device.device_id} of the table, "
+                f"expected an entry of its own with the host's device, {host.device_type}, "
+                f"{host.device_id}: it was altered by another tool; compile it again"
+            )
+        return found[0]
 
 
 def parse_header(code: bytes | bytearray | memoryview, source: str = "the code") -> VMHeader:

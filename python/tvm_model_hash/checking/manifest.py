@@ -30,7 +30,7 @@ MANIFEST_NAME = "SHA256SUMS"
 _VERSION_LINE = "# tvm-model-hash seal/1"
 _NO_RECORD = "none"
 _LAST_LINE = "# sha256 of the lines above: "
-_FILE_LINES = re.compile(r"# ([0-9]+) bytes:\n([0-9a-f]{64})  (.+)\n")
+_FILE_LINES = re.compile(r"# ([0-9]{1,19}) bytes:\n([0-9a-f]{64})  (.+)\n")
 # What Windows takes for a device wherever it lies, with an ending too.
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\.|$)", re.I | re.A
@@ -292,6 +292,8 @@ def _parse(body: str) -> Seal:
             found = body[position:].partition("\n")[0][:100]
             raise SealError(f"expected the lines of a file, found {found!r}")
         _check_name(lines[3])
+        if lines[3] == MANIFEST_NAME:
+            raise SealError("it lists itself")
         files.append(SealedFile(lines[3], int(lines[1]), lines[2]))
         position = lines.end()
     names = [file.name for file in files]
