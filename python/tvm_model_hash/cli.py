@@ -55,11 +55,11 @@ def _digest(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    if os.path.isdir(arguments.artifact):
-        return _show_directory(arguments)
-    from .artifact.record_io import read_artifact
+    from .checking.deployment import Deployment, read
 
-    artifact = read_artifact(arguments.artifact)
+    artifact = read(arguments.artifact)
+    if isinstance(artifact, Deployment):
+        return _show_deployment(arguments, artifact)
     fields = {"path": artifact.path, **_artifact_fields(artifact)}
     written = f", by TVM {artifact.tvm_version}" if artifact.tvm_version else ""
     lines = [f"{artifact.path}: {_artifact_text(artifact)}{written}, {artifact.size:,} bytes"]
@@ -67,10 +67,7 @@ def _show(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _show_directory(arguments: argparse.Namespace) -> int:
-    from .checking.deployment import Deployment
-
-    deployment = Deployment.read(arguments.artifact)
+def _show_deployment(arguments: argparse.Namespace, deployment: Any) -> int:
     sealed = "sealed" if deployment.seal else "not sealed"
     rows = [("part", "what", "model", "covered by")]
     for part in deployment.parts:
@@ -116,7 +113,7 @@ def _artifact_fields(artifact: Any) -> dict[str, Any]:
 
 
 def _cover(deployment: Any, part: Any) -> str | None:
-    covers = ["record"] * (part.record is not None) + ["seal"] * (part.name in deployment.sealed)
+    covers = ["record"] * (part.record is not None) + ["seal"] * (part.file in deployment.sealed)
     return " and ".join(covers) or None
 
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -98,11 +98,11 @@ def seal(directory: str | os.PathLike[str]) -> str:
         over a minute; the manifest that is there is unchanged.
     """
     directory = os.fsdecode(directory)
-    if next(_names(directory), None) is None:
+    if not sealed_files(directory):
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
     with locked(directory):
-        before = _states(directory)
-        files = {name: os.path.join(directory, name) for name in before}
+        files = sealed_files(directory)
+        before = _states(files)
         parts = read_parts(files).parts
         if parts:
             check_complete(directory, parts)
@@ -111,12 +111,12 @@ def seal(directory: str | os.PathLike[str]) -> str:
         if different:
             raise HashConflictError(f"cannot seal {directory!r}: {different}")
         sealed = tuple(_sealed_file(path, name) for name, path in files.items())
-        after = _states(directory)
+        after = _states(sealed_files(directory))
         if after != before:
-            names = sorted(name for name, _ in set(before.items()) ^ set(after.items()))
+            names = sorted({name for name, _ in before.items() ^ after.items()})
             raise SealError(
-                f"cannot seal {directory!r}: {', '.join(map(repr, dict.fromkeys(names)))} changed "
-                "meanwhile. Seal it again when nobody writes into it"
+                f"cannot seal {directory!r}: {', '.join(map(repr, names))} changed meanwhile. Seal "
+                "it again when nobody writes into it"
             )
         path = os.path.join(directory, MANIFEST_NAME)
         _check_replaceable(path)
@@ -144,9 +144,12 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
     SealError
         If there is no manifest, or it is not as :func:`seal` has written it, to the byte.
     """
-    path = os.path.join(os.fsdecode(directory), MANIFEST_NAME)
+    return _read_manifest(os.path.join(os.fsdecode(directory), MANIFEST_NAME))
+
+
+def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     try:
-        with open_regular(path, follow_symlinks=False) as file:
+        with open_regular(path, follow_symlinks) as file:
             data = file.read(_MAX_MANIFEST_BYTES + 1)
     except (ArtifactError, OSError) as error:
         raise SealError(f"there is no manifest to check by: {error}") from error
@@ -197,8 +200,7 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
         If a file can't be read.
     """
     directory = os.fsdecode(directory)
-    files = {name: os.path.join(directory, name) for name in _names(directory)}
-    return compare_with_seal(directory, files)
+    return compare_with_seal(directory, sealed_files(directory))
 
 
 def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
@@ -207,7 +209,7 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
     Parameters
     ----------
     directory : str
-        The directory, whose manifest is read.
+        The directory, for messages.
     files : mapping of str to str
         For each file below it its name, and the path to read it by.
 
@@ -221,7 +223,9 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
     BrokenSealError, SealError, ArtifactError
         As :func:`verify_seal`.
     """
-    found_seal = read_seal(directory)
+    path = os.path.join(directory, MANIFEST_NAME)
+    copy = files.get(MANIFEST_NAME, path)  # who made a copy has looked at where it is from
+    found_seal = _read_manifest(copy, follow_symlinks=copy != path)
     listed = {file.name: file for file in found_seal.files}
     missing = tuple(name for name in listed if name not in files)
     differences = [f"{name!r} is missing" for name in missing]
@@ -296,11 +300,10 @@ def _parse(body: str) -> Seal:
     return Seal(record, tuple(files))
 
 
-def _states(directory: str) -> dict[str, FileState]:
-    """The files below a directory, sorted by name, and what tells whether they change."""
+def _states(files: Mapping[str, str]) -> dict[str, FileState]:
+    """What tells whether files change."""
     states = {}
-    for name in sorted(_names(directory)):
-        path = os.path.join(directory, name)
+    for name, path in files.items():
         try:
             states[name] = FileState.of(os.lstat(path))
         except OSError as error:
@@ -308,8 +311,25 @@ def _states(directory: str) -> dict[str, FileState]:
     return states
 
 
-def _names(directory: str) -> Iterator[str]:
-    """The names of all files below a directory but its manifest."""
+def sealed_files(directory: str) -> dict[str, str]:
+    """List the files of a directory that a manifest of it covers, or would cover.
+
+    Parameters
+    ----------
+    directory : str
+        The directory.
+
+    Returns
+    -------
+    files : dict of str to str
+        For each file but the manifest its name, in the order of the names, and its path.
+
+    Raises
+    ------
+    SealError
+        If the directory cannot be read, or has something in it that a manifest can't list.
+    """
+    files = {}
     try:
         for name, mode in file_names(directory):
             if name == MANIFEST_NAME:
@@ -321,9 +341,10 @@ def _names(directory: str) -> Iterator[str]:
                     "put the file itself there, or remove it"
                 )
             _check_name(name)
-            yield name
+            files[name] = os.path.join(directory, name)
     except ArtifactError as error:
         raise SealError(str(error)) from error
+    return dict(sorted(files.items()))
 
 
 def _check_name(name: str) -> None:

@@ -7,6 +7,7 @@ weights is a part; a match has to cover every part.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -18,6 +19,7 @@ from ..artifact.record_io import read_artifact
 from ..errors import ArtifactError, UnknownArtifactError
 from ..files import is_temporary, mode_of
 from ..record import Record, conflict
+from .package import unpacked
 
 # How TVM's tutorials name the parameters of a list in a file: p_0, p_1; param_0, param_1.
 _NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]*)")
@@ -29,13 +31,17 @@ class Part(NamedTuple):
     Parameters
     ----------
     name : str
-        Its name below the directory, with ``/`` between the parts of the name.
+        Its name below the directory, with ``/`` between the parts of the name. Of a file in an
+        archive, the archive's name is before it.
     artifact : Artifact
         What it is.
+    file : str
+        Name of the file that holds it: its own, or the archive's.
     """
 
     name: str
     artifact: Artifact
+    file: str
 
     @property
     def record(self) -> Record | None:
@@ -120,17 +126,19 @@ def read_parts(files: Mapping[str, str]) -> Parts:
     RecordError
         If a record is malformed.
     """
-    artifacts: dict[str, Artifact] = {}
+    found: list[Part] = []
     others = []
     for name, path in files.items():
-        try:
-            artifacts[name] = read_artifact(path)
-        except UnknownArtifactError:
+        inside = _read_parts_of(name, path)
+        found += inside
+        if not inside:
             others.append(name)
-    wanted = {name for artifact in artifacts.values() for name in tensors_of(artifact)}
-    needs = [artifact.needs for artifact in artifacts.values() if artifact.needs]
+    artifacts = [part.artifact for part in found]
+    wanted = {name for artifact in artifacts for name in tensors_of(artifact)}
+    needs = [artifact.needs for artifact in artifacts if artifact.needs]
     parts = []
-    for name, artifact in artifacts.items():
+    for part in found:
+        artifact = part.artifact
         # Any array file has tensors. Those of a sample input are nobody's weights.
         if (
             artifact.role is not Role.PARAMETERS
@@ -138,11 +146,25 @@ def read_parts(files: Mapping[str, str]) -> Parts:
             or not wanted.isdisjoint(artifact.tensors)
             or any(_are_numbered(artifact.tensors, len(names)) for names in needs)
         ):
-            parts.append(Part(name, artifact))
+            parts.append(part)
         else:
-            others.append(name)
+            others.append(part.name)
     parts.sort(key=lambda part: (_ORDER.index(part.artifact.role), part.name))
     return Parts(tuple(parts), tuple(sorted(others)))
+
+
+def _read_parts_of(name: str, path: str) -> list[Part]:
+    """What a file is, or the files in it are; nothing if it is not an artifact."""
+    try:
+        return [Part(name, read_artifact(path), name)]
+    except UnknownArtifactError:
+        pass
+    parts = []
+    with unpacked(path) as files:
+        for inner, copy in (files or {}).items():
+            with contextlib.suppress(UnknownArtifactError):
+                parts.append(Part(f"{name}/{inner}", read_artifact(copy), name))
+    return parts
 
 
 def tensors_of(artifact: Artifact) -> tuple[str, ...]:
