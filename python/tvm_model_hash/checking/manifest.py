@@ -113,10 +113,10 @@ def seal(directory: str | os.PathLike[str]) -> str:
         sealed = tuple(_sealed_file(path, name) for name, path in files.items())
         after = _states(sealed_files(directory))
         if after != before:
-            names = sorted(name for name, _ in set(before.items()) ^ set(after.items()))
+            names = sorted({name for name, _ in before.items() ^ after.items()})
             raise SealError(
-                f"cannot seal {directory!r}: {', '.join(map(repr, dict.fromkeys(names)))} changed "
-                "meanwhile. Seal it again when nobody writes into it"
+                f"cannot seal {directory!r}: {', '.join(map(repr, names))} changed meanwhile. Seal "
+                "it again when nobody writes into it"
             )
         path = os.path.join(directory, MANIFEST_NAME)
         _check_replaceable(path)
