@@ -211,7 +211,14 @@ def manifest(content: bytes) -> dict:
 
 
 def file_name(name):
+    parts = name.split("/")
     require(not re.search(r"[\x00-\x1f\x7f\\:]", name), "a name with a character it can't have")
+    require(not re.search(r'[*?"<>|]', name), "a name with a character Windows can't have")
     require(name not in ("-", "SHA256SUMS"), "a name it can't have", name)
-    require(not {"", ".", ".."} & set(name.split("/")), "a name with a part it can't have", name)
+    require(not {"", ".", ".."} & set(parts), "a name with a part it can't have", name)
+    require(all(part[-1] not in ". " for part in parts), "a name with a part that Windows changes")
+    devices = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
+    devices |= {port + digit for port in ("COM", "LPT") for digit in "0123456789¹²³"}
+    stems = {part.split(".")[0].rstrip(" ").upper() for part in parts}
+    require(not stems & devices, "a device on Windows", name)
     return name

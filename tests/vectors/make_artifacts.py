@@ -202,7 +202,9 @@ GOOD = {
         "with a record": manifest(record=RECORD),
         "of no files": manifest(""),
         "names that sha256sum can read": manifest(
-            "".join(lines_of(name, b"") for name in (" ", "#", "*", "-a", "a/-", "…", "\U0001f600"))
+            "".join(
+                lines_of(name, b"") for name in ("#", "-a", "a/-", "auxiliary", "…", "\U0001f600")
+            )
         ),
         "a manifest further down": named("d/SHA256SUMS"),
         "characters that are not printed": manifest(
@@ -388,6 +390,16 @@ BAD = {
         ],
         "a name with a character it can't have": [
             named(name) for name in ("a\\b", "a\rb", "\t", "\x7f", "\0", "a\x1b[31m", "C:", "a:b")
+        ],
+        "a name with a character Windows can't have": [
+            named(name) for name in ("*", "a?", '"a"', "a<b", "a>", "a|b")
+        ],
+        "a name with a part that Windows changes": [
+            named(name) for name in (" ", "a ", "a./b", "...")
+        ],
+        "a device on Windows": [
+            named(name)
+            for name in ("aux", "d/NUL", "Con.txt", "lpt9.a.b", "COM¹", "conin$", "prn .x")
         ],
         "a name it can't have": [named("-"), named("SHA256SUMS")],
         "a name with a part it can't have": [
