@@ -3,20 +3,73 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import itertools
 import os
+import secrets
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .checking import verdict
 from .checking.hash_file import write_hash_file
-from .errors import InvalidModelError, NoHashError
+from .errors import HashConflictError, InvalidModelError, NoHashError
 from .model.digest import check_model_type, model_hash, model_record
-from .record import Record
+from .record import Record, conflict
 
 if TYPE_CHECKING:
     import onnx
+
+#: The environment variable that fixes the builds of a process.
+BUILD_VARIABLE = "TVM_MODEL_HASH_BUILD"
+
+_BUILD_BYTES = 16
+
+_compilations = itertools.count(1)
+
+
+def new_build() -> str:
+    """Make the identity of a compilation, which all its parts are to carry.
+
+    Returns
+    -------
+    build : str
+        32 lowercase hexadecimal digits. They are random, unless the environment variable
+        ``TVM_MODEL_HASH_BUILD`` has a text: then they follow from that and from how many
+        compilations there were in this process, so that a process that compiles the same models
+        in the same order gives them the same builds.
+    """
+    number = next(_compilations)
+    text = os.environ.get(BUILD_VARIABLE)
+    if not text:
+        return secrets.token_hex(_BUILD_BYTES)
+    return hashlib.sha256(f"{text}\0{number}".encode()).hexdigest()[: 2 * _BUILD_BYTES]
+
+
+def check_params(record: Record | None, params: Any) -> None:
+    """Check that parameters are of the model that they are to be compiled with.
+
+    Parameters
+    ----------
+    record : Record, optional
+        The record of the model, None where it is not known.
+    params : dict, optional
+        The parameters by their names. Those that ``from_onnx(..., get_hash=True)`` returned know
+        their record.
+
+    Raises
+    ------
+    HashConflictError
+        If they are another model's.
+    """
+    others = getattr(params, "record", None)
+    reason = conflict(record, others) if record and others else None
+    if reason:
+        raise HashConflictError(
+            f"the module and the parameters are {reason}: compile the module with the parameters "
+            "that came from the same call of from_onnx"
+        )
 
 
 def record_of_import(model: onnx.ModelProto) -> Record:
