@@ -38,7 +38,7 @@ _EXPORTS = {
     "InvalidModelError": "errors",
     "ModelFileError": "errors",
     "ModelHashError": "errors",
-    "ModelHashMismatch": "errors",
+    "ModelHashMismatch": "checking.verdict",
     "ModelSerializationError": "errors",
     "ModelTypeError": "errors",
     "NoHashError": "errors",

@@ -60,19 +60,9 @@ def _show(arguments: argparse.Namespace) -> int:
     from .artifact.record_io import read_artifact
 
     artifact = read_artifact(arguments.artifact)
-    fields: dict[str, Any] = {
-        "path": artifact.path,
-        "kind": artifact.kind,
-        "container": artifact.container,
-        "size": artifact.size,
-        "tvm_version": artifact.tvm_version,
-        "record": _record_fields(artifact.record),
-    }
-    kind = artifact.kind
-    if artifact.container != "file":
-        kind += f" in a {artifact.container}"
+    fields = {"path": artifact.path, **_artifact_fields(artifact)}
     written = f", by TVM {artifact.tvm_version}" if artifact.tvm_version else ""
-    lines = [f"{artifact.path}: {kind}{written}, {artifact.size:,} bytes"]
+    lines = [f"{artifact.path}: {_artifact_text(artifact)}{written}, {artifact.size:,} bytes"]
     _print(arguments, fields, [*lines, *_record_lines(artifact.record)])
     return OK
 
@@ -81,43 +71,109 @@ def _show_directory(arguments: argparse.Namespace) -> int:
     from .checking.deployment import Deployment
 
     deployment = Deployment.read(arguments.artifact)
-    records = {name: _record_fields(record) for name, record in deployment.records.items()}
-    lines = [f"{deployment.directory}: deployment"]
-    for name, record in deployment.records.items():
-        lines += [f"{name}:", *(f"  {line}" for line in _record_lines(record))]
+    sealed = "sealed" if deployment.seal else "not sealed"
+    rows = [("part", "what", "model", "covered by")]
+    for part in deployment.parts:
+        model = "no record" if part.record is None else part.record.model[:16]
+        rows.append(
+            (part.name, _artifact_text(part.artifact), model, _cover(deployment, part) or "nothing")
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [f"{deployment.directory}: deployment, {sealed}", *_record_lines(deployment.record)]
+    lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    if deployment.stated is not None:
+        lines.append(f"hash.txt says model {deployment.stated.model}")
+    lines += [f"{name}: not of a model" for name in deployment.others]
     if deployment.disagreement:
         lines.append(_colored("red", deployment.disagreement, sys.stdout))
     fields = {
         "path": deployment.directory,
         "kind": "deployment",
-        "records": records,
+        **_deployment_fields(deployment),
         "disagreement": deployment.disagreement,
     }
     _print(arguments, fields, lines)
     return DIFFERENT if deployment.disagreement else OK
 
 
+def _artifact_text(artifact: Any) -> str:
+    if artifact.container == "file":
+        return str(artifact.kind)
+    platform = f", {artifact.platform}" if artifact.platform else ""
+    return f"{artifact.kind} in a {artifact.container}{platform}"
+
+
+def _artifact_fields(artifact: Any) -> dict[str, Any]:
+    return {
+        "kind": artifact.kind,
+        "role": artifact.role.value,
+        "container": artifact.container,
+        "platform": artifact.platform,
+        "size": artifact.size,
+        "tvm_version": artifact.tvm_version,
+        "record": _record_fields(artifact.record),
+    }
+
+
+def _cover(deployment: Any, part: Any) -> str | None:
+    covers = ["record"] * (part.record is not None) + ["seal"] * (part.name in deployment.sealed)
+    return " and ".join(covers) or None
+
+
+def _deployment_fields(deployment: Any) -> dict[str, Any]:
+    return {
+        "parts": [
+            {
+                "name": part.name,
+                **_artifact_fields(part.artifact),
+                "covered_by": _cover(deployment, part),
+            }
+            for part in deployment.parts
+        ],
+        "others": list(deployment.others),
+        "stated": _record_fields(deployment.stated),
+        "sealed": deployment.seal is not None,
+    }
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from .checking.verdict import Status, check
 
     verdict = check(arguments.model, arguments.artifact)
-    fields = {
+    fields: dict[str, Any] = {
         "verdict": verdict.status.value,
         "reason": verdict.reason,
         "expected": _record_fields(verdict.expected),
         "found": _record_fields(verdict.found),
+        "contents_verified": verdict.sealed,
     }
+    if verdict.deployment is not None:
+        fields.update(_deployment_fields(verdict.deployment))
     color = {Status.MATCH: "green", Status.EQUIVALENT: "yellow"}.get(verdict.status, "red")
     label = verdict.status.value.replace("_", " ")
     lines = [_colored(color, f"{label}: {verdict.reason}", sys.stdout)]
     if verdict.status is not Status.MATCH:
         found = "no record" if verdict.found is None else verdict.found.model
         lines += [f"expected  {verdict.expected.model}", f"found     {found}"]
+    if verdict.ok:
+        lines += _scope_lines(verdict)
     _print(arguments, fields, lines)
     if verdict.status is Status.NO_RECORD:
         return ERROR
     good = (Status.MATCH,) if arguments.exact else (Status.MATCH, Status.EQUIVALENT)
     return OK if verdict.status in good else DIFFERENT
+
+
+def _scope_lines(verdict: Any) -> list[str]:
+    """What the verdict does not cover."""
+    if not verdict.sealed:
+        return ["not sealed: whose the files are was checked, not their contents bit by bit"]
+    sealed = {file.name for file in verdict.deployment.seal.files}
+    return [
+        f"not covered by the seal: {name}"
+        for name in verdict.deployment.others
+        if name not in sealed
+    ]
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -146,9 +202,9 @@ def _seal(arguments: argparse.Namespace) -> int:
 
 
 def _tag(arguments: argparse.Namespace) -> int:
-    from .checking.verdict import expected_record
+    from .checking.expected import Expected
 
-    return _write(arguments, expected_record(arguments.model))
+    return _write(arguments, Expected(arguments.model).record)
 
 
 def _strip(arguments: argparse.Namespace) -> int:
@@ -215,7 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     model_help = "an ONNX file, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
-    artifact_help = "code.ro, a single-file library (.so, .tar), or the directory of a deployment"
+    artifact_help = "what TVM wrote (code.ro, a library, parameters), or a deployment's directory"
 
     sub = command("digest", _digest, "print the digests of a model", "model.onnx")
     sub.add_argument("model", metavar="MODEL", help="an ONNX file")

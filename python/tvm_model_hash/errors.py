@@ -6,11 +6,6 @@ Every message names what was found, what was expected and what to do about it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .checking.verdict import Verdict
-
 
 class ModelHashError(ValueError):
     """Base class of all errors that this package raises."""
@@ -106,20 +101,3 @@ class BrokenSealError(SealError):
 
 class BuildMismatchError(ModelHashError):
     """The C++ library was built for another TVM than the one that is running."""
-
-
-class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users were promised)
-    """An artifact is not of the model that was asked for.
-
-    Parameters
-    ----------
-    verdict : Verdict
-        What was compared, and what differs.
-    """
-
-    def __init__(self, verdict: Verdict) -> None:
-        found = "no record" if verdict.found is None else f"model {verdict.found.model}"
-        super().__init__(
-            f"{verdict.reason}: expected model {verdict.expected.model}, found {found}"
-        )
-        self.verdict = verdict

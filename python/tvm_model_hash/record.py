@@ -273,3 +273,24 @@ def _check_size(text: str) -> None:
 def _quote(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}... ({len(text)} characters)"
+
+
+def conflict(a: Record, b: Record) -> str | None:
+    """Find out whether two records can't be of parts that belong together.
+
+    Parameters
+    ----------
+    a, b : Record
+        The records of two parts.
+
+    Returns
+    -------
+    conflict : str or None
+        What they differ in; None if they are of one model, and not of two compilations of it.
+    """
+    if a.model != b.model:
+        return "two models"
+    builds = [value for record in (a, b) for key, value in record.extra if key == "build"]
+    if len(set(builds)) > 1:
+        return "two compilations of this model"
+    return None

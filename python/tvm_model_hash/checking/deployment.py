@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory with a deployment, laid out as ONNX Runtime's TVM provider reads it.
-
-Exactly one ``*.ro`` and one ``*.so``, ``consts`` where constants are late-bound, ``hash.txt``; or
-one single-file ``*.so`` without a ``*.ro``. With a manifest, no file may differ from it.
-"""
+"""A directory with a deployment: its parts, what is said beside them, and its seal."""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-from ..artifact.record_io import Interface, Role, read_artifact, read_interface, read_record
-from ..errors import ArtifactError
+from ..artifact.carrier import Artifact, Role
+from ..artifact.record_io import read_artifact
+from ..errors import ArtifactError, UnknownArtifactError
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
-from .manifest import MANIFEST_NAME, verify_seal
+from .manifest import MANIFEST_NAME, Seal, compare_with_seal
+from .parts import Part, check_complete, disagreement, file_names, read_parts
 
+#: The names that the files get when a deployment is saved; ONNX Runtime's TVM provider reads these.
 LIBRARY_NAME = "lib.so"
 CODE_NAME = "code.ro"
 CONSTANTS_NAME = "consts"
@@ -29,34 +31,38 @@ class Deployment:
     ----------
     directory : str
         The directory.
-    library : str
-        Path of the library.
-    code : str, optional
-        Path of the serialized executable, None where it lies in the library.
-    constants : str, optional
-        Path of the late-bound constants, None where there are none.
-    records : dict of str to (Record or None)
-        The record of each part that can have one, by the name of the part. The executable's comes
-        first.
-    interface : Interface, optional
-        What the executable wants from outside.
+    files : mapping of str to str
+        For each file its name below the directory, and the path by which it was read.
+    parts : tuple of Part
+        What computes or holds weights: executables first.
+    others : tuple of str
+        Names of the files that are not of a model.
+    stated : Record, optional
+        What ``hash.txt`` says, None where there is none.
+    seal : Seal, optional
+        What the manifest says, and is so; None where there is none.
     """
 
     directory: str
-    library: str
-    code: str | None
-    constants: str | None
-    records: dict[str, Record | None]
-    interface: Interface | None
+    files: Mapping[str, str]
+    parts: tuple[Part, ...]
+    others: tuple[str, ...]
+    stated: Record | None
+    seal: Seal | None
 
     @classmethod
-    def read(cls, directory: str | os.PathLike[str]) -> Deployment:
-        """Read the records of a deployment, and check it against its manifest if it has one.
+    def read(
+        cls, directory: str | os.PathLike[str], files: Mapping[str, str] | None = None
+    ) -> Deployment:
+        """Read the parts of a deployment, and compare its files with its manifest if it has one.
 
         Parameters
         ----------
         directory : str or os.PathLike
             The directory.
+        files : mapping of str to str, optional
+            For each file its name below the directory and the path to read it by, a private copy
+            for example; by default all files that are there.
 
         Returns
         -------
@@ -65,7 +71,8 @@ class Deployment:
         Raises
         ------
         ArtifactError
-            If the directory is not laid out as one deployment, or a part is damaged.
+            If the directory holds no deployment, or a part is damaged, missing, or a symbolic link
+            to a place outside.
         InvalidHashError
             If ``hash.txt`` is malformed.
         BrokenSealError
@@ -74,95 +81,116 @@ class Deployment:
             If the manifest is not as it was written.
         """
         directory = os.fsdecode(directory)
-        try:
-            names = sorted(os.listdir(directory))
-        except OSError as error:
-            raise ArtifactError(
-                f"cannot read the directory {directory!r}: {error.strerror or error}"
-            ) from error
-        library = _only(directory, names, ".so")
-        single_file = not any(name.endswith(".ro") for name in names)
-        code = None if single_file else _only(directory, names, ".ro")
-        records: dict[str, Record | None] = {}
-        executable = library if code is None else code
-        artifact = read_artifact(os.path.join(directory, executable))
-        if artifact.role is not Role.EXECUTABLE:
-            raise ArtifactError(
-                f"{directory!r} is no deployment: expected one *.ro, found none, and {library!r} "
-                f"is a {artifact.kind}"
-            )
-        records[executable] = artifact.record
-        if (
-            code is not None
-            and read_artifact(os.path.join(directory, library)).role is Role.EXECUTABLE
-        ):
-            raise ArtifactError(
-                f"{directory!r} has two executables, {code!r} and the one in {library!r}: expected "
-                "the kernel library beside code.ro, or the single-file library alone"
-            )
-        has_constants = CONSTANTS_NAME in names
-        interface = read_interface(os.path.join(directory, executable))
-        if interface and interface.late_bound and not has_constants:
-            raise ArtifactError(
-                f"{directory!r} is incomplete: {executable!r} binds {len(interface.late_bound)} "
-                f"constants late, and the file {CONSTANTS_NAME!r} is missing"
-            )
-        if has_constants:
-            constants = read_record(os.path.join(directory, CONSTANTS_NAME))
-            # Without a record the weights could be of any model.
-            if constants is not None or (interface and interface.late_bound):
-                records[CONSTANTS_NAME] = constants
-        if HASH_FILE_NAME in names:
-            records[HASH_FILE_NAME] = read_hash_file(os.path.join(directory, HASH_FILE_NAME))
-        if MANIFEST_NAME in names:
-            records[MANIFEST_NAME] = verify_seal(directory).record
-
-        def path(name: str | None) -> str | None:
-            return None if name is None else os.path.join(directory, name)
-
-        return cls(
-            directory,
-            os.path.join(directory, library),
-            path(code),
-            path(CONSTANTS_NAME if has_constants else None),
-            records,
-            interface,
-        )
+        files = list_files(directory) if files is None else files
+        seal = compare_with_seal(directory, files) if MANIFEST_NAME in files else None
+        own = (HASH_FILE_NAME, MANIFEST_NAME)
+        found = read_parts({name: path for name, path in files.items() if name not in own})
+        check_complete(directory, found.parts)
+        stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
+        return cls(directory, files, found.parts, found.others, stated, seal)
 
     @property
     def record(self) -> Record | None:
-        """The record of the executable."""
-        return next(iter(self.records.values()))
+        """The record of the first part that has one."""
+        return next((part.record for part in self.parts if part.record is not None), None)
+
+    @cached_property
+    def disagreement(self) -> str | None:
+        """One sentence if the parts are not of one model or compilation; None if they are."""
+        records: dict[str, Record | None] = {part.name: part.record for part in self.parts}
+        if self.record is not None:
+            records[HASH_FILE_NAME] = self.stated
+            records[MANIFEST_NAME] = None if self.seal is None else self.seal.record
+        return disagreement(records, self.parts)
 
     @property
-    def disagreement(self) -> str | None:
-        """One sentence if the parts are not, or not known to be, of one model; None if they are.
+    def sealed(self) -> frozenset[str]:
+        """Names of the files that a manifest with a record covers."""
+        if self.seal is None or self.seal.record is None:
+            return frozenset()
+        return frozenset(file.name for file in self.seal.files)
 
-        A record that an executable lacks is no disagreement: the verdict is on that one.
+    @property
+    def unknown(self) -> tuple[Part, ...]:
+        """The parts of which nothing says which model they are of."""
+        sealed = self.sealed
+        return tuple(p for p in self.parts if p.record is None and p.name not in sealed)
+
+    @property
+    def by_seal(self) -> tuple[Part, ...]:
+        """The parts that carry no record themselves, and that the seal covers."""
+        sealed = self.sealed
+        return tuple(p for p in self.parts if p.record is None and p.name in sealed)
+
+    def only(self, role: Role) -> Part | None:
+        """Find the one part of a role.
+
+        Parameters
+        ----------
+        role : Role
+            The role.
+
+        Returns
+        -------
+        part : Part or None
+            None if there is no such part.
+
+        Raises
+        ------
+        ArtifactError
+            If there are several, so that one can't say which to load.
         """
-        first, *others = self.records
-        if self.record is None:
-            return None
-        different = [name for name in others if not _agree(self.record, self.records[name])]
-        if not different:
-            return None
-        parts = [f"{name!r} {_says(self.records[name])}" for name in [first, *different]]
-        return "the parts are not known to be of one model: " + ", ".join(parts)
+        found = [part for part in self.parts if part.artifact.role is role]
+        if len(found) > 1:
+            names = ", ".join(repr(part.name) for part in found)
+            raise ArtifactError(
+                f"{self.directory!r} has {len(found)} parts that are {role.value}: {names}. One "
+                "of them has to be chosen: put the files that belong together into a directory"
+            )
+        return found[0] if found else None
 
 
-def _agree(record: Record, other: Record | None) -> bool:
-    return other is not None and record.model == other.model
+def list_files(directory: str) -> dict[str, str]:
+    """List what may be read in a directory.
+
+    Parameters
+    ----------
+    directory : str
+        The directory.
+
+    Returns
+    -------
+    files : dict of str to str
+        For each file its name below the directory, and its path.
+
+    Raises
+    ------
+    ArtifactError
+        If the directory cannot be read, or an artifact in it is a symbolic link to a place outside.
+    """
+    files = {}
+    root = os.path.realpath(directory)
+    for name, mode in file_names(directory):
+        path = os.path.join(directory, name)
+        if stat.S_ISLNK(mode):
+            target = os.path.realpath(path)
+            if not target.startswith(os.path.join(root, "")):
+                _refuse_artifact_outside(name, path, target)
+                continue
+            if not os.path.isfile(target):
+                continue
+        elif not stat.S_ISREG(mode):
+            continue
+        files[name] = path
+    return files
 
 
-def _says(record: Record | None) -> str:
-    return "carries no record" if record is None else f"is of model {record.model}"
-
-
-def _only(directory: str, names: list[str], suffix: str) -> str:
-    found = [name for name in names if name.endswith(suffix)]
-    if len(found) != 1:
-        raise ArtifactError(
-            f"{directory!r} is no deployment: expected one *{suffix}, found "
-            + (", ".join(map(repr, found)) or "none")
-        )
-    return found[0]
+def _refuse_artifact_outside(name: str, path: str, target: str) -> None:
+    try:
+        artifact: Artifact = read_artifact(path)
+    except (UnknownArtifactError, ArtifactError):
+        return
+    raise ArtifactError(
+        f"{name!r} ({artifact.kind}) is a symbolic link to {target!r}, outside of the directory: "
+        "what is there can change without the directory. Put the file itself in its place"
+    )

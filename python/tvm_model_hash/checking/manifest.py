@@ -10,21 +10,20 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..artifact.record_io import read_record
 from ..errors import (
     ArtifactError,
     BrokenSealError,
     HashConflictError,
     ModelHashError,
     SealError,
-    UnknownArtifactError,
 )
 from ..files import file_sha256, open_regular, replacing
 from ..record import Record
+from .parts import check_complete, disagreement, file_names, read_parts
 
 MANIFEST_NAME = "SHA256SUMS"
 
@@ -84,38 +83,32 @@ def seal(directory: str | os.PathLike[str]) -> str:
     ------
     SealError
         If there is no such directory, no file in it, or something that a manifest can't list: a
-        symbolic link, a device, a name that ``sha256sum`` would not take as it is.
+        symbolic link, a device, a name that not every system takes as it is.
     HashConflictError
-        If the artifacts in it carry different records.
+        If the parts in it are of different models, or not of one compilation.
     ArtifactError
-        If an artifact in it is damaged or can't be read.
+        If an artifact in it is damaged, can't be read, or needs a part that is missing.
     OutputError
         If the manifest can't be written; the one there is unchanged.
     """
     directory = os.fsdecode(directory)
-    found: dict[str, tuple[Record, str]] = {}  # by model
-    files = []
-    for name in sorted(_names(directory)):
-        path = os.path.join(directory, name)
-        files.append(_sealed_file(path, name))
-        try:
-            record = read_record(path)
-        except UnknownArtifactError:
-            continue
-        if record is not None:
-            found.setdefault(record.model, (record, name))
-    if not files:
+    names = sorted(_names(directory))
+    if not names:
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
-    if len(found) > 1:
-        models = "; ".join(f"{name!r} carries '{record}'" for record, name in found.values())
-        raise HashConflictError(
-            f"cannot seal {directory!r}: its files are of different models, expected one: {models}"
-        )
+    files = {name: os.path.join(directory, name) for name in names}
+    parts = read_parts(files).parts
+    if parts:
+        check_complete(directory, parts)
+    records = {part.name: part.record for part in parts}
+    different = disagreement(records, parts)
+    if different:
+        raise HashConflictError(f"cannot seal {directory!r}: {different}")
+    sealed = tuple(_sealed_file(path, name) for name, path in files.items())
     path = os.path.join(directory, MANIFEST_NAME)
     _check_replaceable(path)
     with replacing(path) as file:
-        record = next(iter(found.values()))[0] if found else None
-        file.write(str(Seal(record, tuple(files))).encode())
+        record = next((record for record in records.values() if record is not None), None)
+        file.write(str(Seal(record, sealed)).encode())
     return path
 
 
@@ -167,6 +160,9 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
 def verify_seal(directory: str | os.PathLike[str]) -> Seal:
     """Check that the files of a directory are the ones that its manifest lists.
 
+    A file beside them that is no part of a deployment (a note, what a file manager leaves) is not
+    covered, and breaks nothing; one that computes or holds weights does.
+
     Parameters
     ----------
     directory : str or os.PathLike
@@ -180,30 +176,53 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
     Raises
     ------
     BrokenSealError
-        If files are missing, extra or changed; it has their names.
+        If files are missing or changed, or there are further parts; it has their names.
     SealError
         If there is no manifest, or it was altered.
     ArtifactError
         If a file can't be read.
     """
     directory = os.fsdecode(directory)
+    files = {name: os.path.join(directory, name) for name in _names(directory)}
+    return compare_with_seal(directory, files)
+
+
+def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
+    """Check that files are the ones that the manifest of a directory lists.
+
+    Parameters
+    ----------
+    directory : str
+        The directory, whose manifest is read.
+    files : mapping of str to str
+        For each file below it its name, and the path to read it by.
+
+    Returns
+    -------
+    seal : Seal
+        What the manifest says.
+
+    Raises
+    ------
+    BrokenSealError, SealError, ArtifactError
+        As :func:`verify_seal`.
+    """
     found_seal = read_seal(directory)
     listed = {file.name: file for file in found_seal.files}
-    present = set(_names(directory))
-    missing = tuple(name for name in listed if name not in present)
-    extra = tuple(sorted(present - set(listed)))
+    missing = tuple(name for name in listed if name not in files)
     differences = [f"{name!r} is missing" for name in missing]
-    differences += [f"{name!r} is not in the manifest" for name in extra]
     changed = []
     for name, expected in listed.items():
-        if name in present:
-            found = _sealed_file(os.path.join(directory, name), name)
+        if name in files:
+            found = SealedFile(name, *file_sha256(files[name]))
             if found != expected:
                 changed.append(name)
                 differences.append(
                     f"{name!r} is changed: expected {expected.size} bytes with SHA-256 "
                     f"{expected.sha256}, found {found.size} with {found.sha256}"
                 )
+    extra = _further_parts(files, listed, bool(differences))
+    differences += [f"{name!r} is not in the manifest" for name in extra]
     if differences:
         raise BrokenSealError(
             f"the files in {directory!r} are not the ones that were sealed: "
@@ -213,6 +232,20 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
             tuple(changed),
         )
     return found_seal
+
+
+def _further_parts(
+    files: Mapping[str, str], listed: Container[str], is_broken: bool
+) -> tuple[str, ...]:
+    further = {name for name in files if name not in listed and name != MANIFEST_NAME}
+    if not further:
+        return ()
+    try:
+        return tuple(part.name for part in read_parts(files).parts if part.name in further)
+    except ModelHashError:
+        if is_broken:  # what was changed may be unreadable for that
+            return ()
+        raise
 
 
 def _check_replaceable(path: str) -> None:
@@ -249,40 +282,40 @@ def _parse(body: str) -> Seal:
     return Seal(record, tuple(files))
 
 
-def _names(directory: str, below: str = "") -> Iterator[str]:
-    """The names of all files below a directory but its manifest, separated by ``/``."""
-    path = os.path.join(directory, below)
+def _names(directory: str) -> Iterator[str]:
+    """The names of all files below a directory but its manifest."""
     try:
-        with os.scandir(path) as entries:
-            modes = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
-    except OSError as error:
-        raise SealError(f"cannot list the directory {path!r}: {error.strerror or error}") from error
-    for entry, mode in modes.items():
-        name = below + entry
-        if name == MANIFEST_NAME:
-            continue
-        if stat.S_ISDIR(mode):
-            yield from _names(directory, name + "/")
-        elif stat.S_ISREG(mode):
+        for name, mode in file_names(directory):
+            if name == MANIFEST_NAME:
+                continue
+            if not stat.S_ISREG(mode):
+                found = "a symbolic link" if stat.S_ISLNK(mode) else "neither file nor directory"
+                raise SealError(
+                    f"{name!r} in {directory!r} is {found}, which says nothing about a content: "
+                    "put the file itself there, or remove it"
+                )
             _check_name(name)
             yield name
-        else:
-            found = "a symbolic link" if stat.S_ISLNK(mode) else "neither file nor directory"
-            raise SealError(
-                f"{name!r} in {directory!r} is {found}, which says nothing about a content: put "
-                "the file itself there, or remove it"
-            )
+    except ArtifactError as error:
+        raise SealError(str(error)) from error
 
 
 def _check_name(name: str) -> None:
-    # sha256sum escapes backslashes and line ends, each version of it others, and "-" is not a
-    # file to it. Names from a manifest must not lead out of the directory.
-    parts = name.split("/")
-    if name == "-" or "\\" in name or not name.isprintable() or {"", ".", ".."} & set(parts):
-        raise SealError(
-            f"the name {name!r} cannot stand in a manifest: expected a path below the directory, "
-            "of printable characters without backslash"
-        )
+    # A rule on bytes, which is the same in every version of Python and for every reader.
+    # sha256sum escapes backslashes and line ends, each version of it others; "-" is not a file to
+    # it; a colon has a meaning on Windows. Names must not lead out of the directory.
+    problem = None
+    if name == "-" or {"", ".", ".."} & set(name.split("/")):
+        problem = "a path below the directory, other than '-'"
+    elif any(character < " " or character in "\x7f\\:" for character in name):
+        problem = "no control character, backslash or colon in it"
+    else:
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # bytes that the file system had, and that are not UTF-8
+            problem = "UTF-8"
+    if problem:
+        raise SealError(f"the name {name!r} cannot stand in a manifest: expected {problem}")
 
 
 def _sealed_file(path: str, name: str) -> SealedFile:

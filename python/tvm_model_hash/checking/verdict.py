@@ -6,22 +6,18 @@ from __future__ import annotations
 import enum
 import functools
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArtifactError, BrokenSealError, InvalidHashError, ModelHashMismatch
-from ..files import file_sha256, open_regular
-from ..record import RECORD_TAG, Record
+from ..artifact.record_io import read_artifact
+from ..errors import ArtifactError, BrokenSealError, ModelHashError
+from ..record import Record
 from .deployment import Deployment
-from .hash_file import parse_hash, read_hash_file
+from .expected import Expected
 
 if TYPE_CHECKING:
     import onnx
-
-_HASH = re.compile("(sha256:)?[0-9a-fA-F]{64}")
-_HEAD_BYTES = 512
 
 
 class Status(str, enum.Enum):
@@ -33,7 +29,7 @@ class Status(str, enum.Enum):
     EQUIVALENT = "equivalent"
     #: The artifact is of another model, or its parts are of several.
     MISMATCH = "mismatch"
-    #: The artifact does not say which model it is of.
+    #: The artifact, or one of its parts, does not say which model it is of.
     NO_RECORD = "no_record"
 
 
@@ -51,12 +47,23 @@ class Verdict:
         The record of the artifact, None where there is none.
     reason : str
         One sentence that says what is equal, or what differs.
+    deployment : Deployment, optional
+        The parts that were looked at, of a directory that could be read.
     """
 
     status: Status
     expected: Record
     found: Record | None
     reason: str
+    deployment: Deployment | None = None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a manifest was there, and each file is the one that it lists.
+
+        Without it a match says of which model the parts are, not that no bit of them was changed.
+        """
+        return self.deployment is not None and self.deployment.seal is not None
 
     @property
     def ok(self) -> bool:
@@ -86,6 +93,23 @@ class Verdict:
         raise ModelHashMismatch(self)
 
 
+class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users were promised)
+    """An artifact is not of the model that was asked for.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        What was compared, and what differs.
+    """
+
+    def __init__(self, verdict: Verdict) -> None:
+        found = "no record" if verdict.found is None else f"model {verdict.found.model}"
+        super().__init__(
+            f"{verdict.reason}: expected model {verdict.expected.model}, found {found}"
+        )
+        self.verdict = verdict
+
+
 def check(
     model_or_hash: onnx.ModelProto | Record | str | os.PathLike[str], artifact: Any
 ) -> Verdict:
@@ -97,15 +121,18 @@ def check(
     ----------
     model_or_hash : onnx.ModelProto, Record, str or os.PathLike
         The model: an ``onnx.ModelProto``, the path of an ONNX file or of a ``hash.txt``, a model
-        hash of 64 hexadecimal digits, or a record. An ONNX file is parsed only if the hash of its
-        bytes is not the one in the artifact; then the hash of its serialized form counts.
+        hash of 64 hexadecimal digits, or a record. An ONNX file without external data is parsed
+        only if the hash of its bytes is not the one in the artifact; then the hash of its
+        serialized form counts.
     artifact : str, os.PathLike, Executable, VirtualMachine or tvm.runtime.Module
-        The path of a ``code.ro``, of a single-file library, or of a directory with a deployment;
-        or what was loaded from them.
+        The path of a file that TVM wrote, or of a directory with a deployment; or what was loaded
+        from them.
 
     Returns
     -------
     verdict : Verdict
+        Of a directory, it is a match only if every part is covered: by a record of its own, or by
+        a manifest with a record.
 
     Raises
     ------
@@ -116,29 +143,24 @@ def check(
     ModelHashError
         If the model cannot be read or digested.
     """
+    expected = Expected(model_or_hash)
     try:
         found = read(artifact)
     except BrokenSealError as error:
-        return Verdict(Status.MISMATCH, expected_record(model_or_hash), None, str(error))
-    record = found.record
-    wanted = record.model if record else None
-    path = _model_path(model_or_hash)
-    if path is None:
-        expected, own_bytes = expected_record(model_or_hash), wanted
-    else:
-        # Not parsed if it is the same file.
-        own_bytes = wanted and file_sha256(path)[1]
-        expected = Record(wanted) if own_bytes == wanted is not None else expected_record(path)
+        return Verdict(Status.MISMATCH, expected.record, None, str(error))
     if found.disagreement:
-        return Verdict(Status.MISMATCH, expected, record, found.disagreement)
-    verdict = compare(expected, record)
-    if verdict.status is Status.MATCH and own_bytes != wanted:
-        reason = "same model, once parsed: the file's own bytes have another hash"
-        return replace(verdict, reason=reason)
-    if verdict.status is Status.MISMATCH and record and expected.graph not in (None, record.graph):
-        difference = _interface_difference(path or model_or_hash, found.names())
-        return replace(verdict, reason=difference or verdict.reason)
-    return verdict
+        verdict = Verdict(
+            Status.MISMATCH, expected.record_beside(found.record), found.record, found.disagreement
+        )
+    else:
+        verdict = compare(expected.record_beside(found.record), found.record)
+        if verdict.status is Status.MATCH:
+            verdict = _match(expected, verdict, found)
+        elif verdict.status is Status.MISMATCH:
+            verdict = replace(verdict, reason=_difference(expected, verdict, found))
+        if verdict.ok and found.unknown:
+            verdict = replace(verdict, status=Status.NO_RECORD, reason=found.unknown)
+    return replace(verdict, deployment=found.deployment)
 
 
 def compare(expected: Record, found: Record | None) -> Verdict:
@@ -174,45 +196,6 @@ def compare(expected: Record, found: Record | None) -> Verdict:
     return Verdict(status, expected, found, reason)
 
 
-def expected_record(model_or_hash: onnx.ModelProto | Record | str | os.PathLike[str]) -> Record:
-    """Find the identities that are asked for.
-
-    Parameters
-    ----------
-    model_or_hash : onnx.ModelProto, Record, str or os.PathLike
-        As in :func:`check`.
-
-    Returns
-    -------
-    record : Record
-        All digests of a model; of a hash just that.
-
-    Raises
-    ------
-    InvalidHashError
-        If a hash or ``hash.txt`` is malformed, or a string is neither that nor a file.
-    ModelHashError
-        If the model cannot be read or digested.
-    """
-    if isinstance(model_or_hash, Record):
-        return model_or_hash
-    if isinstance(model_or_hash, str):
-        if model_or_hash.startswith(RECORD_TAG):
-            return Record.parse(model_or_hash)
-        if _HASH.fullmatch(model_or_hash):
-            return Record(parse_hash(model_or_hash, "the hash"))
-        if not os.path.lexists(model_or_hash):
-            raise InvalidHashError(
-                f"{model_or_hash!r} is neither a file nor a model hash: expected the path of an "
-                "ONNX model or of a hash.txt, 64 hexadecimal digits, or a record"
-            )
-    if isinstance(model_or_hash, (str, os.PathLike)) and not _model_path(model_or_hash):
-        return read_hash_file(os.fspath(model_or_hash))
-    from ..model.digest import model_record
-
-    return model_record(model_or_hash)
-
-
 @dataclass(frozen=True)
 class Found:
     """What a check reads from an artifact.
@@ -225,12 +208,18 @@ class Found:
         Reads the names of the parameters of ``main``, None where the artifact does not say; only
         called where they matter.
     disagreement : str, optional
-        One sentence, if the artifact has several parts that are not of one model.
+        One sentence, if the artifact has several parts that are not of one model or compilation.
+    unknown : str, optional
+        One sentence, if nothing says which model a part is of.
+    deployment : Deployment, optional
+        The parts, of a directory.
     """
 
     record: Record | None
     names: Callable[[], Sequence[str] | None]
     disagreement: str | None = None
+    unknown: str | None = None
+    deployment: Deployment | None = None
 
 
 @functools.singledispatch
@@ -259,57 +248,66 @@ def read(artifact: Any) -> Found:
 
 @read.register(str)
 @read.register(os.PathLike)
-def _(artifact: str | os.PathLike[str]) -> Found:
-    from ..artifact.record_io import read_interface, read_record
-
-    if os.path.isdir(artifact):
-        return read(Deployment.read(artifact))
-
-    def names() -> Sequence[str] | None:
-        interface = read_interface(artifact)
-        return None if interface is None else interface.parameters
-
-    return Found(read_record(artifact), names)
+def read_path(path: str | os.PathLike[str]) -> Found:
+    """Read a file, or the deployment in a directory."""
+    if os.path.isdir(path):
+        return read_deployment(Deployment.read(path))
+    artifact = read_artifact(path)
+    needs = ["the kernels of a library"] * artifact.needs_kernels
+    if artifact.needs:
+        needs.append(f"{len(artifact.needs)} tensors from a file of parameters")
+    unknown = None
+    if needs:
+        unknown = (
+            f"{os.fspath(path)!r} is of this model, but needs {' and '.join(needs)}, of which "
+            "nothing is known here: check the directory that they are in together"
+        )
+    return Found(artifact.record, lambda: artifact.inputs, unknown=unknown)
 
 
 @read.register
-def _(artifact: Deployment) -> Found:
-    interface = artifact.interface
-    parameters = None if interface is None else interface.parameters
-    return Found(artifact.record, lambda: parameters, artifact.disagreement)
+def read_deployment(deployment: Deployment) -> Found:
+    """Take what a check needs from a deployment."""
+    unknown = None
+    if deployment.unknown:
+        named = ", ".join(f"{part.name!r} ({part.artifact.kind})" for part in deployment.unknown)
+        unknown = (
+            f"nothing says which model {named} is of. Compile again with get_hash=True; or, where "
+            "it is known, tag the part, or seal the directory with a part that carries a record"
+        )
+    executable = deployment.parts[0].artifact
+    return Found(
+        deployment.record, lambda: executable.inputs, deployment.disagreement, unknown, deployment
+    )
 
 
-def _model_path(model_or_hash: Any) -> str | None:
-    """The path of a model's file, None for everything else that a model can be given as."""
-    if isinstance(model_or_hash, os.PathLike):
-        path = os.fspath(model_or_hash)
-    elif isinstance(model_or_hash, str) and os.path.lexists(model_or_hash):
-        path = model_or_hash
-    else:
-        return None
-    # A model begins with a field's tag and soon has bytes that are no text; an empty file could
-    # be either, and is an empty hash.txt if it is not called a model.
-    with open_regular(path) as file:
-        head = file.read(_HEAD_BYTES)
-    if not head:
-        return path if path.endswith(".onnx") else None
-    is_text = all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
-    return None if is_text else path
+def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
+    reason = verdict.reason
+    if expected.file_hash not in (None, verdict.expected.model):
+        reason += ", once parsed: the file's own bytes have another hash"
+    if found.deployment is not None and found.deployment.by_seal:
+        named = ", ".join(repr(part.name) for part in found.deployment.by_seal)
+        reason += f"; {named} carries no record, and is covered by the seal"
+    return replace(verdict, reason=reason)
 
 
-def _interface_difference(model_or_hash: Any, names: Sequence[str] | None) -> str | None:
+def _difference(expected: Expected, verdict: Verdict, found: Found) -> str:
     # A sentence only if a model is at hand; the digests have found the difference already.
-    if names is None or isinstance(model_or_hash, Record):
-        return None
-    if isinstance(model_or_hash, str):
-        import onnx
-
-        model_or_hash = onnx.load(model_or_hash, load_external_data=False)
-    graph = model_or_hash.graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value.name for value in graph.input if value.name not in weights]
-    differences = [f"input {name!r} of the model is none of the artifact's" for name in inputs
-                   if name not in names]  # fmt: skip
-    differences += [f"input {name!r} of the artifact is none of the model's" for name in names
-                    if name not in inputs and name not in weights]  # fmt: skip
-    return "other interface: " + "; ".join(differences) if differences else None
+    graphs = {verdict.expected.graph, verdict.found.graph if verdict.found else None}
+    if len(graphs) == 1 or expected.interface is None:
+        return verdict.reason
+    names = found.names()
+    if names is None:
+        return verdict.reason
+    inputs, weights = expected.interface
+    differences = [
+        f"input {name!r} of the model is none of the artifact's"
+        for name in inputs
+        if name not in names
+    ]
+    differences += [
+        f"input {name!r} of the artifact is none of the model's"
+        for name in names
+        if name not in inputs and name not in weights
+    ]
+    return "other interface: " + "; ".join(differences) if differences else verdict.reason

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a deployment, and whether they belong together.
+
+A directory's files are told by their contents, whatever they are called. What computes or holds
+weights is a part; a match has to cover every part.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from ..artifact.carrier import Artifact, Role
+from ..artifact.record_io import read_artifact
+from ..errors import ArtifactError, UnknownArtifactError
+from ..record import Record, conflict
+
+# How TVM's tutorials name the parameters of a list in a file: p_0, p_1; param_0, param_1.
+_NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]*)")
+
+
+class Part(NamedTuple):
+    """A file of a deployment that computes or holds weights.
+
+    Parameters
+    ----------
+    name : str
+        Its name below the directory, with ``/`` between the parts of the name.
+    artifact : Artifact
+        What it is.
+    """
+
+    name: str
+    artifact: Artifact
+
+    @property
+    def record(self) -> Record | None:
+        """The record that it carries itself."""
+        return self.artifact.record
+
+
+class Parts(NamedTuple):
+    """What is in a directory.
+
+    Parameters
+    ----------
+    parts : tuple of Part
+        What computes or holds weights, in the order in which it is told of: executables, graphs,
+        kernels, parameters.
+    others : tuple of str
+        Names of the files that are not of a model.
+    """
+
+    parts: tuple[Part, ...]
+    others: tuple[str, ...]
+
+
+_ORDER = (Role.EXECUTABLE, Role.GRAPH, Role.KERNELS, Role.PARAMETERS)
+
+
+def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
+    """Find all files below a directory.
+
+    Parameters
+    ----------
+    directory : str
+        The directory.
+    below : str
+        Where below it to begin, with a ``/`` at the end.
+
+    Yields
+    ------
+    name : str
+        Of what is no directory, separated by ``/``.
+    mode : int
+        Its mode, of a symbolic link the link's own.
+
+    Raises
+    ------
+    ArtifactError
+        If a directory cannot be read.
+    """
+    path = os.path.join(directory, below)
+    try:
+        with os.scandir(path) as entries:
+            modes = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot read the directory {path!r}: {error.strerror or error}"
+        ) from error
+    for entry in sorted(modes):
+        if stat.S_ISDIR(modes[entry]):
+            yield from file_names(directory, f"{below}{entry}/")
+        else:
+            yield below + entry, modes[entry]
+
+
+def read_parts(files: Mapping[str, str]) -> Parts:
+    """Read what files are, and tell the parts of a deployment from others.
+
+    Parameters
+    ----------
+    files : mapping of str to str
+        For each file its name, for messages, and the path to read it by.
+
+    Returns
+    -------
+    parts : Parts
+
+    Raises
+    ------
+    ArtifactError
+        If an artifact is damaged or can't be read.
+    RecordError
+        If a record is malformed.
+    """
+    artifacts: dict[str, Artifact] = {}
+    others = []
+    for name, path in files.items():
+        try:
+            artifacts[name] = read_artifact(path)
+        except UnknownArtifactError:
+            others.append(name)
+    wanted = {name for artifact in artifacts.values() for name in tensors_of(artifact)}
+    needs = [artifact.needs for artifact in artifacts.values() if artifact.needs]
+    parts = []
+    for name, artifact in artifacts.items():
+        # Any array file has tensors. Those of a sample input are nobody's weights.
+        if (
+            artifact.role is not Role.PARAMETERS
+            or artifact.record is not None
+            or not wanted.isdisjoint(artifact.tensors)
+            or any(_are_numbered(artifact.tensors, len(names)) for names in needs)
+        ):
+            parts.append(Part(name, artifact))
+        else:
+            others.append(name)
+    parts.sort(key=lambda part: (_ORDER.index(part.artifact.role), part.name))
+    return Parts(tuple(parts), tuple(sorted(others)))
+
+
+def tensors_of(artifact: Artifact) -> tuple[str, ...]:
+    """Names of the tensors that an artifact may take from a file of parameters."""
+    if artifact.role is Role.GRAPH and not artifact.needs:
+        return artifact.inputs or ()  # a graph does not say which of them are weights
+    return artifact.needs
+
+
+def check_complete(where: str, parts: Iterable[Part]) -> None:
+    """Check that what each part needs is met by another one.
+
+    Parameters
+    ----------
+    where : str
+        The directory, for messages.
+    parts : iterable of Part
+        The parts of a deployment.
+
+    Raises
+    ------
+    ArtifactError
+        If kernels or tensors are missing, or a file has tensors that no part needs.
+    """
+    parts = tuple(parts)
+    if not any(part.artifact.role in (Role.EXECUTABLE, Role.GRAPH) for part in parts):
+        found = ", ".join(f"{part.name!r} ({part.artifact.kind})" for part in parts)
+        raise ArtifactError(
+            f"{where!r} is no deployment: expected an executable or a graph, found "
+            + (f"only {found}" if found else "no artifact at all")
+        )
+    has_kernels = any(part.artifact.role is Role.KERNELS for part in parts)
+    for part in parts:
+        if part.artifact.needs_kernels and not has_kernels:
+            raise ArtifactError(
+                f"{where!r} is incomplete: {part.name!r} ({part.artifact.kind}) calls the kernels "
+                "of a library, and there is none in it"
+            )
+    files = [part for part in parts if part.artifact.role is Role.PARAMETERS]
+    found_names = {name for part in files for name in part.artifact.tensors}
+    for part in parts:
+        missing = [name for name in part.artifact.needs if name not in found_names]
+        if missing and not _are_numbered(sorted(found_names), len(part.artifact.needs)):
+            raise ArtifactError(
+                f"{where!r} is incomplete: {part.name!r} ({part.artifact.kind}) needs "
+                f"{_some(missing)} from a file of parameters, and no file has "
+                + ("it" if len(missing) == 1 else "them")
+            )
+    wanted = {name for part in parts for name in tensors_of(part.artifact)}
+    counts = {len(part.artifact.needs) for part in parts}
+    for part in files if wanted else ():
+        extra = [name for name in part.artifact.tensors if name not in wanted]
+        if extra and not any(_are_numbered(part.artifact.tensors, count) for count in counts):
+            raise ArtifactError(
+                f"{part.name!r} in {where!r} has {_some(extra)}, which no part needs: it is of "
+                "another compilation or of another model"
+            )
+
+
+def disagreement(records: Mapping[str, Record | None], parts: Iterable[Part]) -> str | None:
+    """Find out whether parts are not of one model, or not of one compilation.
+
+    Parameters
+    ----------
+    records : mapping of str to (Record or None)
+        What is said by the parts, and beside them, by name.
+    parts : iterable of Part
+        The parts.
+
+    Returns
+    -------
+    sentence : str or None
+        What disagrees; None if nothing does.
+    """
+    known = {name: record for name, record in records.items() if record is not None}
+    models = {record.model for record in known.values()}
+    if len(models) > 1:
+        said = ", ".join(f"{name!r} is of model {record.model}" for name, record in known.items())
+        return f"the parts are of different models: {said}"
+    parts = tuple(parts)
+    for part in parts:
+        for role in Role:
+            conflicts = [
+                _conflict(part, other)
+                for other in parts
+                if other.artifact.role is role and _work_together(part.artifact, other.artifact)
+            ]
+            # Code and kernels for each of several platforms are of a compilation of their own; so
+            # one partner is enough.
+            if conflicts and all(conflicts):
+                return conflicts[0]
+    return None
+
+
+def _work_together(a: Artifact, b: Artifact) -> bool:
+    for one, other in ((a, b), (b, a)):
+        if one.needs_kernels and other.role is Role.KERNELS:
+            return True
+        if other.role is Role.PARAMETERS and not set(other.tensors).isdisjoint(tensors_of(one)):
+            return True
+    return False
+
+
+def _conflict(a: Part, b: Part) -> str | None:
+    if a.record is None or b.record is None:
+        return None
+    found = conflict(a.record, b.record)
+    return found and f"{found}: {a.name!r} and {b.name!r} were not compiled together"
+
+
+def _are_numbered(names: Iterable[str], count: int) -> bool:
+    """Whether names are those of a list, as ``p_0`` and ``p_1``."""
+    matches = [_NUMBERED.fullmatch(name) for name in names]
+    if not count or len(matches) != count or None in matches:
+        return False
+    prefixes = {match[1] for match in matches if match}
+    return len(prefixes) == 1 and {int(match[2]) for match in matches if match} == set(range(count))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:3]))
+    what = "the tensor" if len(names) == 1 else f"{len(names)} tensors,"
+    return f"{what} {shown}" + (", ..." if len(names) > 3 else "")
