@@ -147,13 +147,15 @@ def replacing(path: str, mode: int | None = None) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def new_directory(path: str) -> Iterator[str]:
+def new_directory(path: str, overwrite: bool = False) -> Iterator[str]:
     """Make a directory with all its files, or nothing.
 
     Parameters
     ----------
     path : str
         The directory to make; an empty one that exists is replaced.
+    overwrite : bool
+        Whether one that is not empty is replaced too.
 
     Yields
     ------
@@ -169,14 +171,19 @@ def new_directory(path: str) -> Iterator[str]:
     path = path.rstrip(os.sep) or path
     temporary = f"{path}.{secrets.token_hex(8)}.tmp"
     try:
-        if os.path.lexists(path) and (os.path.islink(path) or os.listdir(path)):
+        os.makedirs(os.path.dirname(path) or os.curdir, exist_ok=True)
+        exists = os.path.lexists(path) and (os.path.islink(path) or bool(os.listdir(path)))
+        if exists and not overwrite:
             raise OutputError(
                 f"cannot write {path!r}: it is not empty, expected a directory that is new or empty"
             )
         os.mkdir(temporary)
         try:
             yield temporary
+            if exists:
+                os.rename(path, f"{temporary}.old")
             os.rename(temporary, path)
+            shutil.rmtree(f"{temporary}.old", ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

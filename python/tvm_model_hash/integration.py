@@ -9,12 +9,18 @@ import itertools
 import os
 import secrets
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .checking import verdict
+from .checking.copies import private_copies
+from .checking.deployment import Deployment, list_files
 from .checking.hash_file import write_hash_file
-from .errors import HashConflictError, InvalidModelError, NoHashError
+from .checking.manifest import seal
+from .checking.parts import read_parts
+from .errors import ArtifactError, HashConflictError, InvalidModelError, NoHashError
+from .files import new_directory
 from .model.digest import check_model_type, model_hash, model_record
 from .record import Record, conflict
 
@@ -67,8 +73,8 @@ def check_params(record: Record | None, params: Any) -> None:
     reason = conflict(record, others) if record and others else None
     if reason:
         raise HashConflictError(
-            f"the module and the parameters are {reason}: compile the module with the parameters "
-            "that came from the same call of from_onnx"
+            f"the module and the parameters are of {reason}: compile it with the parameters that "
+            "the same call of from_onnx returned"
         )
 
 
@@ -200,6 +206,120 @@ def check_hash(self: Any, model_or_hash: Any, exact: bool = False) -> verdict.Ve
         If the model or the hash cannot be read.
     """
     return verdict.check(model_or_hash, self).require(exact)
+
+
+@contextmanager
+def new_deployment(executable: Any, directory: Any, overwrite: bool, sealed: bool) -> Iterator[str]:
+    """Save a whole deployment: all of it, or nothing.
+
+    Parameters
+    ----------
+    executable : Executable
+        What is saved; it has a hash.
+    directory : str, os.PathLike or TVM's TempDirectory
+        The directory to make, and those above it.
+    overwrite : bool
+        Whether a directory that is there is replaced, with all that is in it.
+    sealed : bool
+        Whether the directory gets a manifest.
+
+    Yields
+    ------
+    temporary : str
+        Where to write the files. ``hash.txt`` and the manifest are added when the block ends.
+
+    Raises
+    ------
+    NoHashError
+        If the executable carries no hash.
+    OutputError
+        If the directory is not empty, or cannot be written.
+    """
+    if get_hash(executable) is None:
+        raise no_hash()
+    with new_directory(directory_path(directory), overwrite=overwrite) as temporary:
+        yield temporary
+        save_hash(executable, temporary)
+        if sealed:
+            seal(temporary)
+
+
+@contextmanager
+def checked_deployment(directory: Any, expected: Any) -> Iterator[Deployment]:
+    """Check a deployment against a model, in copies that nobody changes after the check.
+
+    Parameters
+    ----------
+    directory : str, os.PathLike or TVM's TempDirectory
+        The directory.
+    expected : onnx.ModelProto, Record, str or os.PathLike, or None
+        The model, as for :func:`check_hash`. None means: of whichever model it is, as long as its
+        parts are of one.
+
+    Yields
+    ------
+    deployment : Deployment
+        Its ``files`` are the copies of the parts, for as long as the block lasts.
+
+    Raises
+    ------
+    ModelHashMismatch
+        If the deployment is not of that model.
+    HashConflictError
+        If no model is expected, and the parts are of different ones.
+    ModelHashError
+        If the deployment or the model cannot be read.
+    """
+    directory = directory_path(directory)
+    files = list_files(directory)
+    # What else lies there is not loaded, and may be large.
+    names = [part.name for part in read_parts(files).parts]
+    with private_copies({name: files[name] for name in names}) as copies:
+        deployment = Deployment.read(directory, {**files, **copies})
+        for part in deployment.parts:
+            if part.name not in copies:
+                raise ArtifactError(
+                    f"{part.name!r} in {directory!r} was written while the directory was read: "
+                    "load it again"
+                )
+        if expected is not None:
+            verdict.check(expected, deployment).require()
+        elif deployment.record is not None and (deployment.disagreement or deployment.unknown):
+            reason = verdict.read(deployment).unknown if deployment.unknown else None
+            raise HashConflictError(f"{directory!r}: {deployment.disagreement or reason}")
+        yield deployment
+
+
+def require_same(loaded: Record | None, deployment: Deployment) -> None:
+    """Check that what was loaded has the record that was found in its files.
+
+    Parameters
+    ----------
+    loaded : Record, optional
+        The record of what was loaded.
+    deployment : Deployment
+        The deployment that it was loaded from.
+
+    Raises
+    ------
+    ModelHashMismatch
+        If it is another one.
+    """
+    found = deployment.parts[0].record
+    reason = None
+    if found is not None:
+        reason = "nothing" if loaded is None else conflict(found, loaded)
+    elif loaded is not None:
+        found, reason = loaded, "another model than its files say"
+    if found is not None and reason:
+        raise verdict.ModelHashMismatch(
+            verdict.Verdict(
+                verdict.Status.MISMATCH,
+                found,
+                loaded,
+                f"what was loaded from {deployment.directory!r} and its files are of {reason}",
+            )
+        )
 
 
 def directory_path(directory: Any) -> str:

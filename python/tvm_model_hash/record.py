@@ -242,23 +242,22 @@ class Record:
 
 
 def conflict(a: Record, b: Record) -> str | None:
-    """Say why two parts do not belong together.
+    """Find out whether two records can't be of parts that belong together.
 
     Parameters
     ----------
     a, b : Record
-        The records of the parts. One that has no build belongs to any compilation of its model.
+        The records of two parts. One that has no build goes with any compilation of its model.
 
     Returns
     -------
-    reason : str or None
-        Words that go on after what the parts are; None if they are of one model, and not of two
-        compilations of it.
+    conflict : str or None
+        What they differ in; None if they are of one model, and not of two compilations of it.
     """
     if a.model != b.model:
-        return f"of different models, {a.model} and {b.model}"
+        return "two models"
     if None not in (a.build, b.build) and a.build != b.build:
-        return f"of two compilations of this model, {a.build} and {b.build}"
+        return "two compilations of this model"
     return None
 
 
@@ -273,24 +272,3 @@ def _check_size(text: str) -> None:
 def _quote(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}... ({len(text)} characters)"
-
-
-def conflict(a: Record, b: Record) -> str | None:
-    """Find out whether two records can't be of parts that belong together.
-
-    Parameters
-    ----------
-    a, b : Record
-        The records of two parts.
-
-    Returns
-    -------
-    conflict : str or None
-        What they differ in; None if they are of one model, and not of two compilations of it.
-    """
-    if a.model != b.model:
-        return "two models"
-    builds = [value for record in (a, b) for key, value in record.extra if key == "build"]
-    if len(set(builds)) > 1:
-        return "two compilations of this model"
-    return None

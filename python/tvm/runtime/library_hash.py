@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model's identity in compiled code, of either engine.
 
-What TVM compiles is a tree of modules. One more of them, made by TVM for the same target, carries the
-record. Whatever TVM does with the tree it does with this one: run it in the process, export it to a
-file of any kind, load it in a runtime that knows nothing of it.
+What TVM compiles is a tree of modules. One more of them, made by TVM for the same target, carries
+the record. Whatever TVM does with the tree it does with this one: run it in the process, export it
+to a file of any kind, load it in a runtime that knows nothing of it.
 """
 
 import functools
@@ -17,6 +17,7 @@ from tvm_model_hash.artifact.record_module import (
     Machine,
     c_source,
     llvm_ir,
+    names_in,
     payload,
     payload_in_c,
     payload_in_ir,
@@ -26,6 +27,11 @@ from tvm_model_hash.integration import check_hash, get_hash  # noqa: F401 (for a
 from tvm_model_hash.record import Record, conflict
 
 from .module import Module, load_module
+
+try:
+    from tvm._ffi import get_global_func
+except ImportError:
+    from tvm_ffi import get_global_func
 
 #: The engine of the TVM that is running. What is one attribute in both has another name in each.
 ENGINE = Engine.RELAX if hasattr(Module, "kind") else Engine.RELAY
@@ -74,8 +80,25 @@ def get_library_record(module):
     for record in records[1:]:
         reason = conflict(records[0], record)
         if reason:
-            raise DuplicateRecordError(f"the modules of one library are {reason}")
+            raise DuplicateRecordError(f"the modules of one library are of {reason}")
     return records[0] if records else None
+
+
+def get_parameter_names(module):
+    """Get the names of the parameters that compiled code needs from outside.
+
+    Parameters
+    ----------
+    module : tvm.runtime.Module
+        The root of what was compiled, in the process that compiled it.
+
+    Returns
+    -------
+    names : list of str
+        Empty where that is not known here, as of what was loaded.
+    """
+    payloads = filter(None, map(_own_payload, _tree(module)))
+    return [name for data in payloads for name in names_in(data)]
 
 
 def import_record(module, record, names=(), target=None):
@@ -130,6 +153,29 @@ def import_record(module, record, names=(), target=None):
     place.import_module(made)
 
 
+def load_copy(path):
+    """Load a library from a private copy.
+
+    Parameters
+    ----------
+    path : str
+        The path of the copy, as it is; another name of the same file may mean another library to
+        the loader.
+
+    Returns
+    -------
+    module : tvm.runtime.Module
+    """
+    if path.endswith(".tar"):
+        return load_module(path)
+    # load_module would resolve the path, and take the format from its suffix.
+    if ENGINE is Engine.RELAY:
+        return get_global_func("runtime.ModuleLoadFromFile")(path, "so")
+    module = get_global_func("ffi.Module.load_from_file.so")(path, "so")
+    get_global_func("ffi.ModuleGlobalsAdd")(module)  # as load_module does
+    return module
+
+
 def _tree(module):
     """A module and all that it imports, each before its imports."""
     nodes = [module]
@@ -173,14 +219,12 @@ def _llvm_module(data, target, system_lib_prefix=None):
 
 
 def _c_module(data):
-    from tvm import get_global_func
-
     return get_global_func("runtime.CSourceModuleCreate")(c_source(data, ENGINE), "c", [], [])
 
 
 @functools.cache
 def _machine(target):
-    from tvm import IRModule, get_global_func
+    from tvm import IRModule
     from tvm.target import Target
 
     # Of an empty module, because to write the kernels' IR as text takes long if they are large.

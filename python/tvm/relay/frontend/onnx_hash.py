@@ -37,6 +37,7 @@ class Params(dict):
         return Params, (dict(self), self.record)
 
     def copy(self):
+        """Copy the dictionary, as ``dict.copy``, with the record."""
         return Params(self, self.record)
 
 
