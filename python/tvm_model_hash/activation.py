@@ -21,6 +21,7 @@ PATCHES = {
             "Executable.save_hash": "save_hash",
             "Executable.check_hash": "check_hash",
             "Executable.move_late_bound_consts": "move_late_bound_consts",
+            "Executable.get_late_bound_consts": "get_late_bound_consts",
             "Executable.load_late_bound_consts": "load_late_bound_consts",
             "Executable.load_late_bound_consts_from_map": "load_late_bound_consts_from_map",
             "Executable.load_exec": "load_exec",
@@ -39,6 +40,10 @@ PATCHES = {
             "VMCompiler.lower": "lower",
             "VMCompiler.get_exec": "get_exec",
         },
+    ),
+    "tvm.relay.build_module": (
+        "tvm.relay.build_module_hash",
+        {"build": "build"},
     ),
     "tvm.relay.quantize.quantize": (
         "tvm.relay.quantize.quantize_hash",

@@ -47,6 +47,7 @@ check_hash = integration.check_hash  # a parameter below has this name too
 
 _load_exec = Executable.load_exec
 _move_late_bound_consts = Executable.move_late_bound_consts
+_get_late_bound_consts = Executable.get_late_bound_consts
 _load_late_bound_consts = Executable.load_late_bound_consts
 _load_late_bound_consts_from_map = Executable.load_late_bound_consts_from_map
 
@@ -155,6 +156,15 @@ def move_late_bound_consts(self, path, byte_limit):
         with open(path, "ab") as file:
             file.write(trailer(record.with_fields(record.build)))
         _write_record(self, record.with_fields(record.build, count))
+
+
+@functools.wraps(_get_late_bound_consts)
+def get_late_bound_consts(self, byte_limit):
+    constants = _get_late_bound_consts(self, byte_limit)  # which takes them off the executable
+    record = get_record(self) if _is_local(self) else None
+    if record is not None:
+        _write_record(self, record.with_fields(record.build, len(constants)))
+    return constants
 
 
 @functools.wraps(_load_late_bound_consts)

@@ -191,8 +191,10 @@ def llvm_ir(
         lines.append(f'@tvm_model_hash_note = internal constant {_note(payload)}, section '
                      f'"{NOTE_SECTION}", align 4')  # fmt: skip
         kept.append("@tvm_model_hash_note")
+    # In ELF linkers keep notes anyway, and what llvm.used adds for them makes an object one of GNU.
+    used = "llvm.compiler.used" if elf else "llvm.used"
     lines.append(
-        f"@llvm.used = appending global [{len(kept)} x ptr] "
+        f"@{used} = appending global [{len(kept)} x ptr] "
         f'[{", ".join(f"ptr {name}" for name in kept)}], section "llvm.metadata"'
     )
     record_bytes = len(payload.partition(b"\n")[0])
