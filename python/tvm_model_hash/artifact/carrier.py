@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import BinaryIO, NamedTuple
 
 from ..record import Record
-from .tvm_library import Library, open_library
+from .tvm_library import TvmLibrary
 from .vm_header import VirtualDevice
 
 
@@ -38,8 +38,8 @@ class Artifact:
     kind : str
         What it holds, for example ``"Relay VM executable"``.
     container : str
-        In what: ``"file"``, ``"shared library"``, ``"object file"``, ``"static library"`` or
-        ``"tar"``.
+        In what: ``"file"``, ``"shared library"``, ``"program"``, ``"object file"``,
+        ``"static library"`` or ``"tar"``.
     size : int
         Size of the file, in bytes.
     role : Role
@@ -104,9 +104,9 @@ class Source:
         self.head = file.read(16)
 
     @cached_property
-    def library(self) -> Library | None:
-        """The file as a library, None if it is no library."""
-        return open_library(self.file, self.size, self.name)
+    def library(self) -> TvmLibrary | None:
+        """The file as a library, None if it is not one."""
+        return TvmLibrary.open(self.file, self.size, self.name)
 
 
 class Patch(NamedTuple):

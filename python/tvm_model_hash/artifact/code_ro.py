@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import struct
 
-from ..errors import FixedRecordError
+from ..errors import DuplicateRecordError, FixedRecordError
 from ..record import Record
 from .carrier import Artifact, Carrier, Patch, Role, Source
+from .library_record import agreed, read_carried
+from .tvm_library import TvmLibrary
 from .tvm_serializer import Reader, damaged, skip_tensor
 from .vm_header import MAGIC, VMHeader, read_header
 
@@ -29,13 +31,13 @@ class RelayVM(Carrier):
         The file.
     reader : Reader
         At the beginning of the executable.
-    container : str
-        What the executable lies in.
+    library : TvmLibrary, optional
+        The library that it lies in.
     """
 
-    def __init__(self, source: Source, reader: Reader, container: str) -> None:
+    def __init__(self, source: Source, reader: Reader, library: TvmLibrary | None = None) -> None:
         self._source = source
-        self._container = container
+        self._library = library
         self._header: VMHeader = read_header(reader)
         self._sections = reader
 
@@ -43,29 +45,43 @@ class RelayVM(Carrier):
     def find(cls, source: Source) -> RelayVM | None:
         """Recognize ``code.ro``, and a library whose root module is an executable."""
         if source.head.startswith(_MAGIC):
-            return cls(source, Reader(source.file, source.size, source.name), "file")
-        module = source.library.root_module() if source.library else None
-        if source.library is None or module is None or module.type_key != _TYPE_KEY:
+            return cls(source, Reader(source.file, source.size, source.name))
+        library = source.library
+        modules = library.root_modules if library else ()
+        if not modules or modules[0].type_key != _TYPE_KEY:
             return None
-        outer = module.reader
-        size = outer.count("size of the VM executable")
-        start = outer.start + outer.position
-        outer.skip(size, "VM executable")
-        return cls(source, Reader(outer.file, size, source.name, start), source.library.container)
+        first, *others = (cls(source, _inner(module.reader), library) for module in modules)
+        for other in others:
+            first._check_same(other)
+        return first
+
+    def _check_same(self, other: RelayVM) -> None:
+        """Of a universal library's slices, one stands for all."""
+        found = [(one._header.record, one._read_sections()) for one in (self, other)]
+        if found[0] != found[1]:
+            records = [str(record) if record else "none" for record, _ in found]
+            raise DuplicateRecordError(
+                "the library holds several VM executables that differ, with the records "
+                f"'{records[0]}' and '{records[1]}': expected one library of one model"
+            )
 
     def artifact(self) -> Artifact:
         """Read the record and what the executable needs, to the end of its structure."""
         inputs, late_bound = self._read_sections()
+        record = self._header.record
+        if self._library is not None:
+            record = agreed(record, read_carried(self._library.library))
         return Artifact(
             self._source.path,
             "Relay VM executable",
-            self._container,
+            self._library.container if self._library else "file",
             self._source.size,
             Role.EXECUTABLE,
-            self._header.record,
+            record,
+            platform=self._library.platform if self._library else None,
             tvm_version=self._header.version,
             devices=self._header.with_record(None).devices,
-            needs_kernels=self._container == "file",
+            needs_kernels=self._library is None,
             needs=late_bound,
             inputs=inputs,
         )
@@ -101,13 +117,21 @@ class RelayVM(Carrier):
 
     def patch(self, record: Record | None) -> Patch:
         """Replace the header of ``code.ro``."""
-        if self._container != "file":
+        if self._library is not None:
             raise FixedRecordError(
                 f"the record in {self._source.name} cannot be changed: it lies inside a "
-                f"{self._container}, where everything behind it has its place. Change it in "
-                "code.ro, or set it on the executable and export the library again"
+                f"{self._library.container}, where everything behind it has its place. Change it "
+                "in code.ro, or set it on the executable and export the library again"
             )
         return Patch(0, self._header.size, self._header.with_record(record).to_bytes())
+
+
+def _inner(outer: Reader) -> Reader:
+    """The executable that a library's module is."""
+    size = outer.count("size of the VM executable")
+    start = outer.start + outer.position
+    outer.skip(size, "VM executable")
+    return Reader(outer.file, size, outer.source, start)
 
 
 def _skip_string(reader: Reader, section: str) -> None:

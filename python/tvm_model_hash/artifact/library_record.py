@@ -1,26 +1,297 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record in a library of TVM 0.25 and later: a constant, and two functions that return it.
+"""The record in a library of either engine: in a note or a section, whatever the file's format.
 
-They come into the library as a C source, which the compiler that makes the library compiles with
-it. In a ``.tar`` they stay a source until TVM loads that.
+A small module that was compiled with the kernels has brought it there; :mod:`.record_module` writes
+that. In a ``.tar`` it may still be a source in C.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
-from ..errors import FixedRecordError, RecordError
-from ..record import MAX_RECORD_BYTES, RECORD_VERSION, Record
+from ..containers.binary import Binary
+from ..containers.library import Library
+from ..containers.window import Window
+from ..errors import DuplicateRecordError, FixedRecordError, RecordError, UnknownArtifactError
+from ..record import RECORD_VERSION, Record
 from .carrier import Artifact, Carrier, Patch, Role, Source
-from .tvm_library import RECORD_SOURCE_NAME, Library, Symbol
+from .record_module import (
+    HASH_FUNCTION,
+    MACH_O_SECTION,
+    MAX_PAYLOAD_BYTES,
+    NOTE_OWNER,
+    NOTE_TYPE,
+    PE_SECTION,
+    RECORD_FUNCTION,
+    RECORD_SYMBOL,
+    WASM_SECTION,
+    payload,
+    payload_in_c,
+)
+from .tvm_library import OWN_FUNCTIONS, TvmLibrary
 
-#: The functions' names, as TVM finds them.
-HASH_FUNCTION = "get_model_hash"
-RECORD_FUNCTION = "get_model_hash_record"
-#: The constant's symbol.
-RECORD_SYMBOL = "tvm_model_hash_record"
+#: Most records in a library: in each slice of a universal one, of each model linked into it.
+MAX_PAYLOADS = 64
+#: Largest source in C that is looked into.
+MAX_SOURCE_BYTES = 8 * MAX_PAYLOAD_BYTES
+# In a section they stand one behind the other.
+_MAX_SECTION_BYTES = 8 * MAX_PAYLOAD_BYTES
 
-_TYPE_KEY = "relax.VMExecutable"
+# Where the record lies in the formats that have no notes.
+_SECTIONS = {
+    "Mach-O": MACH_O_SECTION,
+    "PE": PE_SECTION,
+    "COFF": PE_SECTION,
+    "wasm": WASM_SECTION,
+}
+_SOURCES = (".c", ".cc")
+
+_RELAX = (Role.EXECUTABLE, "Relax VM executable")
+# What a library is by the type of its root module.
+_KINDS = {
+    "relax.VMExecutable": _RELAX,
+    "GraphExecutorFactory": (Role.EXECUTABLE, "Relay graph executor"),
+    "AotExecutorFactory": (Role.EXECUTABLE, "Relay AOT executor"),
+}
+# What the functions of TVM 0.25 and later begin with. There, every library is an executable.
+_FFI_PREFIX = "__tvm_ffi_"
+
+
+class Carried(NamedTuple):
+    """What a library carries: its record, and names of tensors that it needs from elsewhere."""
+
+    record: Record
+    needs: tuple[str, ...]
+
+
+def read_carried(library: Library) -> Carried | None:
+    """Read what a library carries.
+
+    Parameters
+    ----------
+    library : Library
+        The library.
+
+    Returns
+    -------
+    carried : Carried or None
+        None if it carries no record. Of records that are of one model and differ beside that, as
+        those of two compilations for two machines do, only what they have in common.
+
+    Raises
+    ------
+    DuplicateRecordError
+        If it carries records of two models.
+    RecordError
+        If a record is malformed, or only some slices of a universal library have one.
+    ArtifactError
+        If the library is damaged.
+    """
+    found: list[Carried] = []
+    bare = []
+    for binaries in library.slices:
+        payloads = list(dict.fromkeys(_payloads(binaries, library)))
+        found += [_parse(data) for data in payloads]
+        if len(found) > MAX_PAYLOADS:
+            raise RecordError(f"it has {len(found)} records, more than the limit of {MAX_PAYLOADS}")
+        if not payloads:
+            bare.append(binaries[0].platform if binaries else "no machine")
+    if not found:
+        return None
+    if bare:
+        raise RecordError(
+            f"of the slices of the universal library that for {bare[0]} carries no record, and "
+            "others do: expected one library of one model"
+        )
+    first, *others = found
+    for other in others:
+        if _identity(other.record) != _identity(first.record):
+            raise DuplicateRecordError(
+                f"the library carries records of two models, '{first.record}' and "
+                f"'{other.record}': expected one library of one model"
+            )
+        if other.needs != first.needs:
+            raise DuplicateRecordError(
+                "the library carries two records of one model that differ in the parameters that "
+                "it needs: expected one library of one compilation"
+            )
+    extra = [
+        field for field in first.record.extra if all(field in one.record.extra for one in others)
+    ]
+    return first._replace(record=Record(*_identity(first.record), tuple(extra)))
+
+
+def agreed(record: Record | None, carried: Carried | None) -> Record | None:
+    """Compare the record in a VM executable with that of the library around it.
+
+    Parameters
+    ----------
+    record : Record, optional
+        The executable's.
+    carried : Carried, optional
+        The library's.
+
+    Returns
+    -------
+    record : Record or None
+        The executable's; that of the library alone says nothing about the weights.
+
+    Raises
+    ------
+    DuplicateRecordError
+        If they are of two models, or of two compilations of one.
+    """
+    if record is None or carried is None:
+        return record
+    ours, others = dict(record.extra), dict(carried.record.extra)
+    builds = {fields["build"] for fields in (ours, others) if "build" in fields}
+    if _identity(record) != _identity(carried.record) or len(builds) > 1:
+        raise DuplicateRecordError(
+            f"the executable in the library has the record '{record}', and its kernels have "
+            f"'{carried.record}': expected both of one compilation. Compile the model again"
+        )
+    return record
+
+
+def _identity(record: Record) -> tuple[str, str | None, str | None]:
+    return record.model, record.graph, record.weights
+
+
+def _payloads(binaries: tuple[Binary, ...], library: Library) -> Iterator[bytes]:
+    for binary in binaries:
+        for note in binary.notes(NOTE_OWNER.encode("ascii"), NOTE_TYPE):
+            yield _read(note, MAX_PAYLOAD_BYTES)
+        for section in binary.sections(_SECTIONS.get(binary.format, "")):
+            yield from _split(_read(section, _MAX_SECTION_BYTES), binary.format)
+    for member in library.others:
+        if member.name.endswith(_SOURCES) and member.data.size <= MAX_SOURCE_BYTES:
+            text = member.data.read(0, member.data.size, "source")
+            data = payload_in_c(text.decode("latin-1"))
+            if data is not None:
+                yield data
+
+
+def _read(place: Window, limit: int) -> bytes:
+    if place.size > limit:
+        raise RecordError(
+            f"the place of the record has {place.size} bytes, more than the limit of {limit}"
+        )
+    return place.read(0, place.size, "record")
+
+
+def _split(data: bytes, format_: str) -> list[bytes]:
+    """The payloads in a section: each has the byte 0 behind it, and there may be more of them."""
+    payloads = [piece for piece in data.split(b"\0") if piece]
+    # Of a custom section the size is known, so that a linker may have left the last one away.
+    if not payloads or (data[-1:] != b"\0" and format_ != "wasm"):
+        raise RecordError(f"the section for the record holds {data[:100]!r}, expected a record")
+    return payloads
+
+
+def _parse(data: bytes) -> Carried:
+    if len(data) > MAX_PAYLOAD_BYTES:
+        raise RecordError(
+            f"the record with its names is {len(data)} bytes long, more than the limit of "
+            f"{MAX_PAYLOAD_BYTES}"
+        )
+    line, *lines = data.split(b"\n")
+    record = Record.decode(line)
+    try:
+        names = [unquote_to_bytes(name).decode("utf-8") for name in lines]
+    except UnicodeDecodeError as error:
+        raise RecordError(f"a name behind the record is not UTF-8: {error}") from error
+    if payload(record, names) != data or not all(names) or len(set(names)) != len(names):
+        raise RecordError(
+            "the names behind the record are not encoded as they have to be: expected each once, "
+            "with %XX for the bytes that are not printable ASCII"
+        )
+    said = dict(record.extra).get("params", "0")
+    if said != str(len(names)):
+        raise RecordError(f"the record says params={said}, and {len(names)} names stand behind it")
+    return Carried(record, tuple(names))
+
+
+class TvmLibraryCarrier(Carrier):
+    """A library that TVM compiled, with whatever executor, or with kernels alone.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    library : TvmLibrary
+        The file as a library.
+    """
+
+    def __init__(self, source: Source, library: TvmLibrary) -> None:
+        self._source = source
+        self._library = library
+        self._carried = read_carried(library.library)
+
+    @classmethod
+    def find(cls, source: Source) -> TvmLibraryCarrier | None:
+        """Recognize every library; one that is not from TVM is an error."""
+        library = source.library
+        if library is None:
+            return None
+        carrier = cls(source, library)
+        if carrier._carried is None and not library.is_from_tvm():
+            raise UnknownArtifactError(_not_from_tvm(library.library))
+        return carrier
+
+    def artifact(self) -> Artifact:
+        """Read what the library is, and its record."""
+        role, kind = self._role()
+        return Artifact(
+            self._source.path,
+            kind,
+            self._library.container,
+            self._source.size,
+            role,
+            self._carried.record if self._carried else None,
+            platform=self._library.platform,
+            needs=self._carried.needs if self._carried else (),
+        )
+
+    def _role(self) -> tuple[Role, str]:
+        modules = self._library.root_modules
+        if modules:
+            key = modules[0].type_key
+            if key in _KINDS:
+                return _KINDS[key]
+            other = f" (of type {key!r})" if key != OWN_FUNCTIONS else ""
+            return Role.KERNELS, f"TVM kernel library{other}"
+        # Not every format tells where the modules lie. But there are no kernels alone in a
+        # library whose functions are Relax's.
+        for binary in self._library.library.binaries if self._carried else ():
+            for symbol in binary.search((HASH_FUNCTION,)):
+                if symbol.name.startswith(_FFI_PREFIX):
+                    return _RELAX
+        return Role.KERNELS, "TVM kernel library"
+
+    def patch(self, record: Record | None) -> Patch:
+        """The record cannot be changed."""
+        raise FixedRecordError(
+            f"the record in {self._source.name} cannot be changed: it was compiled into the "
+            f"{self._library.container}. Import the model with get_hash=True, compile it, and "
+            "export the library again"
+        )
+
+
+def _not_from_tvm(library: Library) -> str:
+    if library.container == "tar" and not library.platform:
+        names = ", ".join(repr(member.name) for member in library.others[:5]) or "it is empty"
+        return (
+            f"{library.source} is a tar without an object file ({names}): expected what "
+            "export_library writes to a .tar"
+        )
+    return (
+        f"{library.source} ({library.container}) is not from TVM, or was stripped: it has no "
+        "record, and none of the symbols that TVM's loader looks for"
+    )
+
 
 # Without a header of TVM's, so that any compiler will do. The ABI is tvm/ffi/c_api.h's, which is
 # the same in all versions of TVM that this is for. g++ takes a .c file for C++.
@@ -72,63 +343,6 @@ _HASH_OFFSET = len(f"{RECORD_VERSION} model=sha256:")  # the model's digest is a
 
 # What would end the string, or be read as the beginning of another character.
 _ESCAPED = re.compile(r'(["\\?])')
-_RECORD_IN_SOURCE = re.compile(
-    rf'^const char {RECORD_SYMBOL}\[\] =\n    "((?:[^"\\\n]|\\["\\?])*)";$', re.MULTILINE
-)
-
-
-class RelaxLibrary(Carrier):
-    """A library with a Relax VM executable.
-
-    Parameters
-    ----------
-    source : Source
-        The file.
-    library : Library
-        The file as a library.
-    """
-
-    def __init__(self, source: Source, library: Library) -> None:
-        self._source = source
-        self._library = library
-
-    @classmethod
-    def find(cls, source: Source) -> RelaxLibrary | None:
-        """Recognize a library with a record, or whose root module is a Relax executable."""
-        library = source.library
-        if library is None:
-            return None
-        if library.record_source() is None and not library.defines(RECORD_SYMBOL):
-            module = library.root_module()
-            if module is None or module.type_key != _TYPE_KEY:
-                return None
-        return cls(source, library)
-
-    def artifact(self) -> Artifact:
-        """Read the record."""
-        return Artifact(
-            self._source.path,
-            "Relax VM executable",
-            self._library.container,
-            self._source.size,
-            Role.EXECUTABLE,
-            self._record(),
-        )
-
-    def patch(self, record: Record | None) -> Patch:
-        """The record cannot be changed."""
-        raise FixedRecordError(
-            f"the record in {self._source.name} cannot be changed: it was compiled into the "
-            f"{self._library.container}. Import the model with get_hash=True, compile it, and "
-            "export the library again"
-        )
-
-    def _record(self) -> Record | None:
-        symbol = self._library.symbol(RECORD_SYMBOL)
-        if symbol is not None:
-            return Record.decode(_string(symbol))
-        text = self._library.record_source()
-        return None if text is None else _record_in_source(text)
 
 
 def source(record: Record) -> str:
@@ -151,27 +365,3 @@ def source(record: Record) -> str:
         record_function=RECORD_FUNCTION,
         hash_offset=_HASH_OFFSET,
     )
-
-
-def _string(symbol: Symbol) -> bytes:
-    if symbol.size > MAX_RECORD_BYTES + 1:
-        raise RecordError(
-            f"the symbol {RECORD_SYMBOL} has {symbol.size} bytes, more than the limit of "
-            f"{MAX_RECORD_BYTES} and the byte 0 behind them"
-        )
-    symbol.file.seek(symbol.offset)
-    data = symbol.file.read(symbol.size)
-    if data[-1:] != b"\0":
-        raise RecordError(
-            f"the symbol {RECORD_SYMBOL} holds {data!r}, expected a record and the byte 0"
-        )
-    return data[:-1]
-
-
-def _record_in_source(text: bytes) -> Record:
-    match = _RECORD_IN_SOURCE.search(text.decode("ascii", "replace"))
-    if match is None:
-        raise RecordError(
-            f"the file {RECORD_SOURCE_NAME!r} has no constant {RECORD_SYMBOL} as it is generated"
-        )
-    return Record.parse(re.sub(r"\\(.)", r"\1", match[1]))

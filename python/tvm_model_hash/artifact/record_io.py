@@ -18,9 +18,8 @@ from ..files import open_regular, replacing
 from ..record import Record
 from .carrier import Artifact, Carrier, Interface, Patch, Role, Source
 from .code_ro import RelayVM
-from .library_record import RelaxLibrary
+from .library_record import TvmLibraryCarrier
 from .tensor_list import LateBoundConstants
-from .tvm_library import OWN_FUNCTIONS
 from .vm_header import MAGIC
 
 __all__ = [
@@ -36,7 +35,7 @@ __all__ = [
     "write_record",
 ]
 
-_CARRIERS: tuple[type[Carrier], ...] = (RelayVM, LateBoundConstants, RelaxLibrary)
+_CARRIERS: tuple[type[Carrier], ...] = (RelayVM, LateBoundConstants, TvmLibraryCarrier)
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -53,14 +52,12 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     Parameters
     ----------
     path : str or os.PathLike
-        ``code.ro``, or a ``.so`` or ``.tar`` from ``export_library``. What it is is told by its
-        content, not by its name.
+        ``code.ro``, a file of late-bound constants, or a library of any platform from
+        ``export_library``. What it is is told by its content, not by its name.
 
     Returns
     -------
     artifact : Artifact
-        With ``kind`` ``"TVM library without an executable"`` and no record for the kernel
-        library that stands beside ``code.ro``.
 
     Raises
     ------
@@ -72,15 +69,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         If the record is malformed, or there are several.
     """
     with _open(path) as source:
-        carrier = _find(source)
-        if carrier is not None:
-            return carrier.artifact()
-        assert source.library is not None
-        kind = "TVM library without an executable"
-        module = source.library.root_module()
-        if module is not None and module.type_key != OWN_FUNCTIONS:
-            kind += f" (of type {module.type_key!r})"
-        return Artifact(source.path, kind, source.library.container, source.size, Role.KERNELS)
+        return _find(source).artifact()
 
 
 def read_record(path: str | os.PathLike[str]) -> Record | None:
@@ -94,7 +83,7 @@ def read_record(path: str | os.PathLike[str]) -> Record | None:
     Returns
     -------
     record : Record or None
-        None if the artifact carries none, as the kernel library that stands beside ``code.ro``.
+        None if the artifact carries none.
 
     Raises
     ------
@@ -169,13 +158,7 @@ def write_record(
             f"Name the file itself: {os.path.realpath(target)!r}"
         )
     with _open(path) as source:
-        carrier = _find(source)
-        if carrier is None:
-            raise UnknownArtifactError(
-                f"{source.name} holds no executable, and so has no place for a record: the record "
-                "belongs into the code.ro beside it"
-            )
-        patch = carrier.patch(record)
+        patch = _find(source).patch(record)
         mode = stat.S_IMODE(os.fstat(source.file.fileno()).st_mode)
         with replacing(target, mode) as file:
             _copy(source, 0, patch.start, file)
@@ -196,26 +179,18 @@ def _open(path: str | os.PathLike[str]) -> Iterator[Source]:
             raise ArtifactError(f"cannot read {path!r}: {error.strerror or error}") from error
 
 
-def _find(source: Source) -> Carrier | None:
-    """The carrier of an artifact; None for a library of TVM's that no carrier is for."""
+def _find(source: Source) -> Carrier:
     if not source.size:
         raise UnknownArtifactError(f"{source.name} is empty, expected an artifact that TVM wrote")
     for cls in _CARRIERS:
         carrier = cls.find(source)
         if carrier is not None:
             return carrier
-    if source.library is not None:
-        if source.library.is_from_tvm():
-            return None
-        raise UnknownArtifactError(
-            f"{source.name} is a {source.library.container} that is not from TVM: it has none of "
-            "the symbols that TVM's loader looks for"
-        )
     found = _OTHER_FILES.get(
         source.head[:8], f"not an artifact: it begins with {source.head.hex(' ')}"
     )
     raise UnknownArtifactError(
-        f"{source.name} is {found}. Expected code.ro, or a .so or .tar from export_library"
+        f"{source.name} is {found}. Expected code.ro, or a library from export_library"
     )
 
 

@@ -4,23 +4,13 @@
 from __future__ import annotations
 
 import struct
-from typing import Protocol
 
+from ..containers.window import Readable
 from ..errors import ArtifactError
 
 # Far above the names that TVM writes, far below what would exhaust the memory.
 _MAX_STRING_BYTES = 64 * 1024
 _TENSOR_MAGIC = 0xDD5E40F096B4A13F
-
-
-class Readable(Protocol):
-    """What of a file object is needed here."""
-
-    def seek(self, position: int, /) -> object:
-        """Go to a position from the beginning, in bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """Read that many bytes, or fewer at the end."""
 
 
 class View:
