@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checking import verdict
 from .checking.copies import private_copies
+from .checking.dependencies import refuse_dependencies
 from .checking.deployment import Deployment, list_files
 from .checking.hash_file import write_hash_file
 from .checking.manifest import seal
@@ -287,6 +288,9 @@ def checked_deployment(directory: Any, expected: Any) -> Iterator[Deployment]:
         elif deployment.record is not None and (deployment.disagreement or deployment.unknown):
             reason = verdict.read(deployment).unknown if deployment.unknown else None
             raise HashConflictError(f"{directory!r}: {deployment.disagreement or reason}")
+        for part in deployment.parts:
+            if part.artifact.container != "file":
+                refuse_dependencies(part.name, deployment.files[part.name])
         yield deployment
 
 

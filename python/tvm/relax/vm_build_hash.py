@@ -40,5 +40,10 @@ def _parameters(mod):
     for function in mod.functions.values():
         if isinstance(function, Function) and function.attrs and "num_input" in function.attrs:
             parameters = function.params[int(function.attrs["num_input"]) :]
-            names.update((parameter.name_hint, None) for parameter in parameters)
+            names.update((_name(parameter), None) for parameter in parameters)
     return list(names)
+
+
+def _name(variable):
+    # It is name in TVM 0.26 and later.
+    return str(variable.name if hasattr(variable, "name") else variable.name_hint)

@@ -191,7 +191,8 @@ def save(
             path = os.path.join(temporary, PARAMETERS_NAME)
             save_param_dict_to_file(tensors, path)
             with open(path, "ab") as file:
-                file.write(trailer(record.with_fields(record.build)))
+                # Of no build: another compilation of the model takes the same parameters.
+                file.write(trailer(record.with_fields(None)))
     return directory_path(directory)
 
 
