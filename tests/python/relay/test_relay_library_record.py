@@ -533,7 +533,7 @@ def test_constants_that_do_not_fit_leave_everything_as_it_was(late):
 
 def test_without_the_library_in_cpp_the_same_holds(late, monkeypatch, tmp_path):
     monkeypatch.setattr(sys.modules["tvm.runtime.relay_vm_hash"], "_writer", lambda: None)
-    (exe, _), ((path, arrays), _) = late
+    (exe, _), ((path, _), _) = late
     x = np.ones((1, 16), "float32")
     exe.load_late_bound_consts(path)
     assert check(layer(), exe).status is Status.MATCH
