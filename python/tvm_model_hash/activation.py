@@ -15,13 +15,16 @@ import sys
 # integrations' files lie under tvm/ beside this one as they would in TVM's tree.
 PATCHES = {
     "tvm.runtime.vm": (
-        "tvm.runtime.vm_hash",
+        "tvm.runtime.relay_vm_hash",
         {
             "Executable.get_hash": "get_hash",
             "Executable.save_hash": "save_hash",
             "Executable.check_hash": "check_hash",
             "Executable.move_late_bound_consts": "move_late_bound_consts",
+            "Executable.get_late_bound_consts": "get_late_bound_consts",
             "Executable.load_late_bound_consts": "load_late_bound_consts",
+            "Executable.load_late_bound_consts_from_map": "load_late_bound_consts_from_map",
+            "Executable.load_exec": "load_exec",
             "VirtualMachine.get_hash": "get_hash",
             "VirtualMachine.check_hash": "check_hash",
         },
@@ -32,7 +35,15 @@ PATCHES = {
     ),
     "tvm.relay.backend.vm": (
         "tvm.relay.backend.vm_hash",
-        {"VMCompiler.lower": "lower", "VMCompiler.get_exec": "get_exec"},
+        {
+            "VMCompiler.set_params": "set_params",
+            "VMCompiler.lower": "lower",
+            "VMCompiler.get_exec": "get_exec",
+        },
+    ),
+    "tvm.relay.build_module": (
+        "tvm.relay.build_module_hash",
+        {"build": "build"},
     ),
     "tvm.relay.quantize.quantize": (
         "tvm.relay.quantize.quantize_hash",
@@ -41,14 +52,9 @@ PATCHES = {
 }
 
 RELAX_PATCHES = {
-    "tvm.runtime.module": (
-        "tvm.runtime.library_hash",
-        {"Module.export_library": "export_library"},
-    ),
     "tvm.runtime.vm": (
         "tvm.runtime.relax_vm_hash",
         {
-            "VirtualMachine.__init__": "init",
             "VirtualMachine.get_hash": "get_hash",
             "VirtualMachine.check_hash": "check_hash",
         },

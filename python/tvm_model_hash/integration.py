@@ -3,20 +3,80 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import itertools
 import os
+import secrets
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .checking import verdict
+from .checking.copies import private_copies
+from .checking.dependencies import refuse_dependencies
+from .checking.deployment import Deployment, list_files
 from .checking.hash_file import write_hash_file
-from .errors import InvalidModelError, NoHashError
+from .checking.manifest import seal
+from .checking.parts import read_parts
+from .errors import ArtifactError, HashConflictError, InvalidModelError, NoHashError
+from .files import new_directory
 from .model.digest import model_hash, model_record
-from .record import Record
+from .record import Record, conflict
 
 if TYPE_CHECKING:
     import onnx
+
+#: The environment variable that fixes the builds of a process.
+BUILD_VARIABLE = "TVM_MODEL_HASH_BUILD"
+
+_BUILD_BYTES = 16
+
+_compilations = itertools.count(1)
+
+
+def new_build() -> str:
+    """Make the identity of a compilation, which all its parts are to carry.
+
+    Returns
+    -------
+    build : str
+        32 lowercase hexadecimal digits. They are random, unless the environment variable
+        ``TVM_MODEL_HASH_BUILD`` has a text: then they follow from that and from how many
+        compilations there were in this process, so that a process that compiles the same models
+        in the same order gives them the same builds.
+    """
+    number = next(_compilations)
+    text = os.environ.get(BUILD_VARIABLE)
+    if not text:
+        return secrets.token_hex(_BUILD_BYTES)
+    return hashlib.sha256(f"{text}\0{number}".encode()).hexdigest()[: 2 * _BUILD_BYTES]
+
+
+def check_params(record: Record | None, params: Any) -> None:
+    """Check that parameters are of the model that they are to be compiled with.
+
+    Parameters
+    ----------
+    record : Record, optional
+        The record of the model, None where it is not known.
+    params : dict, optional
+        The parameters by their names. Those that ``from_onnx(..., get_hash=True)`` returned know
+        their record.
+
+    Raises
+    ------
+    HashConflictError
+        If they are another model's.
+    """
+    others = getattr(params, "record", None)
+    reason = conflict(record, others) if record and others else None
+    if reason:
+        raise HashConflictError(
+            f"the module and the parameters are of {reason}: compile it with the parameters that "
+            "the same call of from_onnx returned"
+        )
 
 
 def record_of_import(model: onnx.ModelProto) -> Record:
@@ -149,6 +209,123 @@ def check_hash(self: Any, model_or_hash: Any, exact: bool = False) -> verdict.Ve
         If the model or the hash cannot be read.
     """
     return verdict.check(model_or_hash, self).require(exact)
+
+
+@contextmanager
+def new_deployment(executable: Any, directory: Any, overwrite: bool, sealed: bool) -> Iterator[str]:
+    """Save a whole deployment: all of it, or nothing.
+
+    Parameters
+    ----------
+    executable : Executable
+        What is saved; it has a hash.
+    directory : str, os.PathLike or TVM's TempDirectory
+        The directory to make, and those above it.
+    overwrite : bool
+        Whether a directory that is there is replaced, with all that is in it.
+    sealed : bool
+        Whether the directory gets a manifest.
+
+    Yields
+    ------
+    temporary : str
+        Where to write the files. ``hash.txt`` and the manifest are added when the block ends.
+
+    Raises
+    ------
+    NoHashError
+        If the executable carries no hash.
+    OutputError
+        If the directory is not empty, or cannot be written.
+    """
+    if get_hash(executable) is None:
+        raise no_hash()
+    with new_directory(directory_path(directory), overwrite=overwrite) as temporary:
+        yield temporary
+        save_hash(executable, temporary)
+        if sealed:
+            seal(temporary)
+
+
+@contextmanager
+def checked_deployment(directory: Any, expected: Any) -> Iterator[Deployment]:
+    """Check a deployment against a model, in copies that nobody changes after the check.
+
+    Parameters
+    ----------
+    directory : str, os.PathLike or TVM's TempDirectory
+        The directory.
+    expected : onnx.ModelProto, Record, str or os.PathLike, or None
+        The model, as for :func:`check_hash`. None means: of whichever model it is, as long as its
+        parts are of one.
+
+    Yields
+    ------
+    deployment : Deployment
+        Its ``files`` are the copies of the parts, for as long as the block lasts.
+
+    Raises
+    ------
+    ModelHashMismatch
+        If the deployment is not of that model.
+    HashConflictError
+        If no model is expected, and the parts are of different ones.
+    ModelHashError
+        If the deployment or the model cannot be read.
+    """
+    directory = directory_path(directory)
+    files = list_files(directory)
+    # What else lies there is not loaded, and may be large.
+    names = [part.name for part in read_parts(files).parts]
+    with private_copies({name: files[name] for name in names}) as copies:
+        deployment = Deployment.read(directory, {**files, **copies})
+        for part in deployment.parts:
+            if part.name not in copies:
+                raise ArtifactError(
+                    f"{part.name!r} in {directory!r} was written while the directory was read: "
+                    "load it again"
+                )
+        if expected is not None:
+            verdict.check(expected, deployment).require()
+        elif deployment.record is not None and (deployment.disagreement or deployment.unknown):
+            reason = verdict.read(deployment).unknown if deployment.unknown else None
+            raise HashConflictError(f"{directory!r}: {deployment.disagreement or reason}")
+        for part in deployment.parts:
+            if part.artifact.container != "file":
+                refuse_dependencies(part.name, deployment.files[part.name])
+        yield deployment
+
+
+def require_same(loaded: Record | None, deployment: Deployment) -> None:
+    """Check that what was loaded has the record that was found in its files.
+
+    Parameters
+    ----------
+    loaded : Record, optional
+        The record of what was loaded.
+    deployment : Deployment
+        The deployment that it was loaded from.
+
+    Raises
+    ------
+    ModelHashMismatch
+        If it is another one.
+    """
+    found = deployment.parts[0].record
+    reason = None
+    if found is not None:
+        reason = "nothing" if loaded is None else conflict(found, loaded)
+    elif loaded is not None:
+        found, reason = loaded, "another model than its files say"
+    if found is not None and reason:
+        raise verdict.ModelHashMismatch(
+            verdict.Verdict(
+                verdict.Status.MISMATCH,
+                found,
+                loaded,
+                f"what was loaded from {deployment.directory!r} and its files are of {reason}",
+            )
+        )
 
 
 def directory_path(directory: Any) -> str:

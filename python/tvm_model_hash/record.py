@@ -10,7 +10,7 @@ grammar in C++, and both are tested on the records in ``tests/vectors/records.js
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import InvalidHashError, RecordError
 
@@ -26,6 +26,7 @@ DIGEST_KEYS = ("model", "graph", "weights")
 
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 # Values stop at a space and hold nothing that a terminal or a log would interpret.
+_COUNT = re.compile("0|[1-9][0-9]{0,8}")
 _FIELD = re.compile(r"([a-z][a-z0-9_-]*)=([!-~]+)")
 
 
@@ -57,9 +58,15 @@ def check_model_hash(value: object, where: str) -> str:
     )
 
 
+#: The key of the identity of one compilation.
+BUILD_KEY = "build"
+#: The key of the number of tensors that a part needs from a file of parameters.
+PARAMS_KEY = "params"
+
+
 @dataclass(frozen=True)
 class Record:
-    """The identities of one model.
+    """The identities of one model, and of the compilation that a part comes from.
 
     Parameters
     ----------
@@ -70,8 +77,9 @@ class Record:
     weights : str, optional
         SHA-256 of the values of its weights.
     extra : tuple of (str, str)
-        Fields with keys that this version does not know, in the order they stand in. They
-        are kept, so that rewriting an artifact loses nothing, and otherwise ignored.
+        The other fields, in the order they stand in: ``build`` and ``params``, and those with
+        keys that this version does not know, which are kept, so that rewriting an artifact loses
+        nothing, and otherwise ignored.
 
     Raises
     ------
@@ -105,6 +113,52 @@ class Record:
         fields = [f"{key}=sha256:{value}" for key, value in digests if value is not None]
         fields += [f"{key}={value}" for key, value in self.extra]
         return " ".join([RECORD_VERSION, *fields])
+
+    @property
+    def build(self) -> str | None:
+        """The identity of the compilation that this part comes from, None where it is not said."""
+        return dict(self.extra).get(BUILD_KEY)
+
+    @property
+    def params(self) -> int:
+        """The number of tensors that this part needs and that lie in a file of parameters.
+
+        Raises
+        ------
+        RecordError
+            If the field is not a decimal number.
+        """
+        text = dict(self.extra).get(PARAMS_KEY, "0")
+        if not _COUNT.fullmatch(text):
+            raise RecordError(
+                f"key '{PARAMS_KEY}' of the record is {_quote(text)}: expected a decimal number"
+            )
+        return int(text)
+
+    def with_fields(self, build: str | None, params: int = 0) -> Record:
+        """Make the record of a part from the record of its model.
+
+        Parameters
+        ----------
+        build : str, optional
+            The identity of the compilation, None for a part that belongs to none.
+        params : int
+            The number of tensors that the part needs from a file of parameters.
+
+        Returns
+        -------
+        record : Record
+            This record with these fields, in place of those that it has.
+
+        Raises
+        ------
+        RecordError
+            If it gets too long.
+        """
+        others = [field for field in self.extra if field[0] not in (BUILD_KEY, PARAMS_KEY)]
+        build_field = [] if build is None else [(BUILD_KEY, build)]
+        params_field = [(PARAMS_KEY, str(params))] if params else []
+        return replace(self, extra=(*build_field, *params_field, *others))
 
     @classmethod
     def parse(cls, text: str) -> Record:
@@ -187,6 +241,26 @@ class Record:
             raise RecordError(f"the record has a byte that is not ASCII: {error}") from error
 
 
+def conflict(a: Record, b: Record) -> str | None:
+    """Find out whether two records can't be of parts that belong together.
+
+    Parameters
+    ----------
+    a, b : Record
+        The records of two parts. One that has no build goes with any compilation of its model.
+
+    Returns
+    -------
+    conflict : str or None
+        What they differ in; None if they are of one model, and not of two compilations of it.
+    """
+    if a.model != b.model:
+        return "two models"
+    if None not in (a.build, b.build) and a.build != b.build:
+        return "two compilations of this model"
+    return None
+
+
 def _check_size(text: str) -> None:
     # Characters are bytes in a record; other texts fail on their first wrong character.
     if len(text) > MAX_RECORD_BYTES:
@@ -198,24 +272,3 @@ def _check_size(text: str) -> None:
 def _quote(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}... ({len(text)} characters)"
-
-
-def conflict(a: Record, b: Record) -> str | None:
-    """Find out whether two records can't be of parts that belong together.
-
-    Parameters
-    ----------
-    a, b : Record
-        The records of two parts.
-
-    Returns
-    -------
-    conflict : str or None
-        What they differ in; None if they are of one model, and not of two compilations of it.
-    """
-    if a.model != b.model:
-        return "two models"
-    builds = [value for record in (a, b) for key, value in record.extra if key == "build"]
-    if len(set(builds)) > 1:
-        return "two compilations of this model"
-    return None

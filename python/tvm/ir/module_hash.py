@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model hash as an attribute of an IRModule."""
 
+from tvm_model_hash.artifact.record_module import Engine
 from tvm_model_hash.errors import HashConflictError, NoHashError
 from tvm_model_hash.record import Record, check_model_hash
+
+from ..runtime.library_hash import ENGINE
+from .module import IRModule
 
 #: The attribute, a string: the hash of the ONNX model that the module was imported from.
 MODEL_HASH_ATTR = "model_hash"
@@ -23,7 +27,7 @@ def get_record(mod):
     Returns
     -------
     record : tvm_model_hash.Record or None
-        The record, None if neither the module nor its function ``main`` has an attribute
+        The record, None if neither the module nor one of its functions has an attribute
         ``model_hash``.
 
     Raises
@@ -36,11 +40,10 @@ def get_record(mod):
         If these attributes are not of one model.
     """
     functions = getattr(mod, "functions", None) or {}
-    # Passes that drop the attributes of one keep those of the other.
+    # Passes that drop the attributes of one keep those of the other, and a function may have
+    # been renamed, or come from another module.
     owners = {"IRModule": mod}
-    for variable, function in functions.items():
-        if variable.name_hint == "main":
-            owners["function 'main'"] = function
+    owners |= {f"function {var.name_hint!r}": function for var, function in functions.items()}
     records = {owner: _own_record(node, owner) for owner, node in owners.items()}
     found = {owner: record for owner, record in records.items() if record is not None}
     if len({record.model for record in found.values()}) > 1:
@@ -83,9 +86,18 @@ def set_record(mod, record):
     Returns
     -------
     mod : tvm.IRModule or tvm.ir.BaseFunc
-        The copy.
+        The copy. With Relax, each of a module's functions has the record too, because passes
+        that make a new module (``detach_params``) keep the attributes of functions only.
     """
-    return mod.with_attrs({MODEL_HASH_ATTR: record.model, RECORD_ATTR: str(record)})
+    attrs = {MODEL_HASH_ATTR: record.model, RECORD_ATTR: str(record)}
+    mod = mod.with_attrs(attrs)
+    if ENGINE is Engine.RELAX and isinstance(mod, IRModule):
+        from ..relax import Function
+
+        for variable, function in mod.functions.items():
+            if isinstance(function, Function):
+                mod[variable] = function.with_attrs(attrs)
+    return mod
 
 
 def copy_hash(source, target):

@@ -1,36 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model's identity in the libraries of TVM 0.25 and later.
+"""The model's identity in compiled code, of either engine.
 
-A library carries it in two functions, which a runtime that knows nothing of it calls by their
-names, and in a constant, which tvm_model_hash reads from the file. In the process that compiles
-it is an attribute of the module in Python.
+What TVM compiles is a tree of modules. One more of them, made by TVM for the same target, carries
+the record. Whatever TVM does with the tree it does with this one: run it in the process, export it
+to a file of any kind, load it in a runtime that knows nothing of it.
 """
 
 import functools
 import os
 import tempfile
+import warnings
 
-from tvm_model_hash.artifact.library_record import RECORD_FUNCTION, source
-from tvm_model_hash.artifact.tvm_library import RECORD_SOURCE_NAME
-from tvm_model_hash.checking import verdict
-from tvm_model_hash.errors import ArtifactError
+from tvm_model_hash.artifact.record_module import (
+    RECORD_FUNCTION,
+    Engine,
+    Machine,
+    c_source,
+    llvm_ir,
+    names_in,
+    payload,
+    payload_in_c,
+    payload_in_ir,
+)
+from tvm_model_hash.errors import DuplicateRecordError
 from tvm_model_hash.integration import check_hash, get_hash  # noqa: F401 (for a bare module)
-from tvm_model_hash.record import Record
+from tvm_model_hash.record import Record, conflict
 
-from .module import Module
+from .module import Module, load_module
 
-_ATTRIBUTE = "_model_hash_record"
+try:
+    from tvm._ffi import get_global_func
+except ImportError:
+    from tvm_ffi import get_global_func
 
-_export_library = Module.export_library
+#: The engine of the TVM that is running. What is one attribute in both has another name in each.
+ENGINE = Engine.RELAX if hasattr(Module, "kind") else Engine.RELAY
+_KIND, _IMPORTS, _SOURCE = {
+    Engine.RELAY: ("type_key", "imported_modules", "get_source"),
+    Engine.RELAX: ("kind", "imports", "inspect_source"),
+}[ENGINE]
 
 
-def get_record(artifact):
-    """Get the record that a compiled or loaded module carries.
+def kind(module):
+    """Get what TVM calls a module's kind, or its type key.
 
     Parameters
     ----------
-    artifact : tvm.runtime.Executable, tvm.runtime.vm.VirtualMachine or tvm.runtime.Module
-        The module, local or remote, or what holds it.
+    module : tvm.runtime.Module
+        The module.
+
+    Returns
+    -------
+    kind : str
+    """
+    return str(getattr(module, _KIND))
+
+
+def get_library_record(module):
+    """Get the record in compiled code.
+
+    Parameters
+    ----------
+    module : tvm.runtime.Module
+        A module that was compiled here or loaded, with all that it imports.
 
     Returns
     -------
@@ -39,88 +71,162 @@ def get_record(artifact):
 
     Raises
     ------
-    ArtifactError
-        If this is none of these.
+    DuplicateRecordError
+        If there are records of several models, or of several compilations.
     RecordError
-        If the record is malformed.
+        If a record is malformed.
     """
-    mod = _module(artifact)
-    if _ATTRIBUTE in vars(mod):
-        return vars(mod)[_ATTRIBUTE]
-    try:
-        function = mod.get_function(RECORD_FUNCTION, query_imports=True)
-    except AttributeError:
-        return None
-    return Record.parse(str(function()))
+    records = [record for node in _tree(module) if (record := _own_record(node)) is not None]
+    for record in records[1:]:
+        reason = conflict(records[0], record)
+        if reason:
+            raise DuplicateRecordError(f"the modules of one library are of {reason}")
+    return records[0] if records else None
 
 
-def set_record(executable, record):
-    """Make the libraries that are exported from an executable carry a record.
+def get_parameter_names(module):
+    """Get the names of the parameters that compiled code needs from outside.
 
     Parameters
     ----------
-    executable : tvm.runtime.Executable or tvm.runtime.Module
-        The executable, in the process that compiled it; it is changed.
-    record : tvm_model_hash.Record
-        The identities of the model that it was compiled from.
-    """
-    setattr(_module(executable), _ATTRIBUTE, record)
-
-
-def keep_record(source, target):
-    """Carry over what :func:`set_record` has set, if it has.
-
-    Parameters
-    ----------
-    source : tvm.runtime.Executable or tvm.runtime.Module
-        The executable.
-    target : tvm.runtime.vm.VirtualMachine
-        What was made from it; it is changed.
-    """
-    record = vars(_module(source)).get(_ATTRIBUTE)
-    if record is not None:
-        set_record(target, record)
-
-
-@functools.wraps(_export_library)
-def export_library(self, file_name, *, addons=None, **kwargs):
-    record = vars(self).get(_ATTRIBUTE)
-    if record is None:
-        return _export_library(self, file_name, addons=addons, **kwargs)
-    # A source, because only the compiler that makes the library knows for which machine it is.
-    with tempfile.TemporaryDirectory() as directory:
-        path = os.path.join(directory, RECORD_SOURCE_NAME)
-        with open(path, "w", encoding="ascii") as file:
-            file.write(source(record))
-        return _export_library(self, file_name, addons=[*(addons or []), path], **kwargs)
-
-
-def _module(artifact):
-    # An Executable has it as mod, a VirtualMachine as module. Asked for another name, a Module
-    # would look for a function.
-    if not isinstance(artifact, Module) and hasattr(artifact, "__dict__"):
-        artifact = vars(artifact).get("mod", vars(artifact).get("module", artifact))
-    if not isinstance(artifact, Module):
-        raise ArtifactError(
-            f"expected an Executable, a VirtualMachine or a Module, found {type(artifact).__name__}"
-        )
-    return artifact
-
-
-def read(artifact):
-    """Read what a check needs, as ``tvm_model_hash.checking.verdict.read`` does of files.
-
-    Parameters
-    ----------
-    artifact : tvm.runtime.Executable, tvm.runtime.vm.VirtualMachine or tvm.runtime.Module
-        As in :func:`get_record`.
+    module : tvm.runtime.Module
+        The root of what was compiled, in the process that compiled it.
 
     Returns
     -------
-    found : tvm_model_hash.checking.verdict.Found
+    names : list of str
+        Empty where that is not known here, as of what was loaded.
     """
-    # No names of inputs: the importer has changed them.
-    return verdict.Found(get_record(artifact), lambda: None)
+    payloads = filter(None, map(_own_payload, _tree(module)))
+    return [name for data in payloads for name in names_in(data)]
 
 
-verdict.read.register(Module, read)
+def import_record(module, record, names=(), target=None):
+    """Put a record into compiled code, in place of the one that it may have.
+
+    Parameters
+    ----------
+    module : tvm.runtime.Module
+        The root of what was compiled, in the process that compiled it; it is changed.
+    record : tvm_model_hash.Record
+        The record.
+    names : iterable of str
+        Names of the tensors that the code needs from a file of parameters.
+    target : tvm.target.Target, optional
+        For which machine a record is made where nothing was compiled, because the model computes
+        nothing. By default there is no place for a record then.
+    """
+    data = payload(record, names)
+    if data in [_own_payload(node) for node in _tree(module)]:
+        return
+    for node in _tree(module):
+        imports = list(getattr(node, _IMPORTS))
+        others = [child for child in imports if _own_payload(child) is None]
+        if len(others) < len(imports):
+            node.clear_imports()
+            for child in others:
+                node.import_module(child)
+    compiled = {kind(node): node for node in reversed(_tree(module))}
+    if "llvm" in compiled:
+        place = compiled["llvm"]
+        is_system_lib = place.get_function("__tvm_is_system_module")()
+        prefix = place.get_function("__tvm_get_system_lib_prefix")() if is_system_lib else None
+        if is_system_lib and prefix is None:
+            prefix = ""
+        made = _llvm_module(data, str(place.get_function("_get_target_string")()), prefix)
+    elif "c" in compiled:
+        place, made = compiled["c"], _c_module(data)
+    elif target is not None and target.kind.name == "llvm":
+        place, made = module, _llvm_module(data, str(target))
+    elif target is not None and target.kind.name == "c":
+        place, made = module, _c_module(data)
+    else:
+        if get_library_record(module) != record:
+            warnings.warn(
+                "the compiled code gets no record of its model, and no check of it will pass: it "
+                f"has modules of the kinds {', '.join(compiled)}, and a record is put beside code "
+                "that TVM compiled with LLVM or to C",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return
+    place.import_module(made)
+
+
+def load_copy(path):
+    """Load a library from a private copy.
+
+    Parameters
+    ----------
+    path : str
+        The path of the copy, as it is; another name of the same file may mean another library to
+        the loader.
+
+    Returns
+    -------
+    module : tvm.runtime.Module
+    """
+    if path.endswith(".tar"):
+        return load_module(path)
+    # load_module would resolve the path, and take the format from its suffix.
+    if ENGINE is Engine.RELAY:
+        return get_global_func("runtime.ModuleLoadFromFile")(path, "so")
+    module = get_global_func("ffi.Module.load_from_file.so")(path, "so")
+    get_global_func("ffi.ModuleGlobalsAdd")(module)  # as load_module does
+    return module
+
+
+def _tree(module):
+    """A module and all that it imports, each before its imports."""
+    nodes = [module]
+    for node in nodes:
+        if kind(node) != "rpc":  # what that one imports is on the other machine
+            nodes += [child for child in getattr(node, _IMPORTS) if child not in nodes]
+    return nodes
+
+
+def _own_record(module):
+    if kind(module) in ("library", "rpc"):
+        function = _function(module, RECORD_FUNCTION, query_imports=kind(module) == "rpc")
+        return None if function is None else Record.parse(str(function()))
+    data = _own_payload(module)
+    return None if data is None else Record.decode(data.partition(b"\n")[0])
+
+
+def _own_payload(module):
+    """The payload of a module that was made here, None of any other."""
+    # To ask the module's functions would compile all code of a module of kernels; and that of
+    # another machine can't run here. One that was made from text knows no names of functions.
+    if kind(module) == "llvm":
+        names = _function(module, "get_func_names")
+        return None if names is None or names() else payload_in_ir(getattr(module, _SOURCE)("ll"))
+    return payload_in_c(getattr(module, _SOURCE)("c")) if kind(module) == "c" else None
+
+
+def _function(module, name, query_imports=False):
+    try:
+        return module.get_function(name, query_imports)
+    except AttributeError:
+        return None
+
+
+def _llvm_module(data, target, system_lib_prefix=None):
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "record.ll")
+        with open(path, "w", encoding="ascii") as file:
+            file.write(llvm_ir(data, _machine(target), ENGINE, system_lib_prefix))
+        return load_module(path)
+
+
+def _c_module(data):
+    return get_global_func("runtime.CSourceModuleCreate")(c_source(data, ENGINE), "c", [], [])
+
+
+@functools.cache
+def _machine(target):
+    from tvm import IRModule
+    from tvm.target import Target
+
+    # Of an empty module, because to write the kernels' IR as text takes long if they are large.
+    empty = get_global_func("target.build.llvm")(IRModule({}), Target(target))
+    return Machine.of_ir(getattr(empty, _SOURCE)("ll"))

@@ -62,7 +62,7 @@ class RelayVM(Carrier):
         if found[0] != found[1]:
             records = [str(record) if record else "none" for record, _ in found]
             raise DuplicateRecordError(
-                f"{self._source.name} holds several VM executables that differ, with the records "
+                "the library holds several VM executables that differ, with the records "
                 f"'{records[0]}' and '{records[1]}': expected one library of one model"
             )
 
@@ -71,7 +71,7 @@ class RelayVM(Carrier):
         inputs, late_bound = self._read_sections()
         record = self._header.record
         if self._library is not None:
-            record = agreed(record, read_carried(self._library.library), self._source.name)
+            record = agreed(record, read_carried(self._library.library))
         return Artifact(
             self._source.path,
             "Relay VM executable",

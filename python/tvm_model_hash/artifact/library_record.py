@@ -37,6 +37,8 @@ from .tvm_library import OWN_FUNCTIONS, TvmLibrary
 MAX_PAYLOADS = 64
 #: Largest source in C that is looked into.
 MAX_SOURCE_BYTES = 8 * MAX_PAYLOAD_BYTES
+# In a section they stand one behind the other.
+_MAX_SECTION_BYTES = 8 * MAX_PAYLOAD_BYTES
 
 # Where the record lies in the formats that have no notes.
 _SECTIONS = {
@@ -96,25 +98,25 @@ def read_carried(library: Library) -> Carried | None:
         if len(found) > MAX_PAYLOADS:
             raise RecordError(f"it has {len(found)} records, more than the limit of {MAX_PAYLOADS}")
         if not payloads:
-            bare += [binary.platform for binary in binaries[:1]]
+            bare.append(binaries[0].platform if binaries else "no machine")
     if not found:
         return None
     if bare:
         raise RecordError(
-            f"{library.source} is universal, and its slice for {bare[0]} carries no record beside "
-            "others that do: it was put together from different libraries"
+            f"of the slices of the universal library that for {bare[0]} carries no record, and "
+            "others do: expected one library of one model"
         )
     first, *others = found
     for other in others:
         if _identity(other.record) != _identity(first.record):
             raise DuplicateRecordError(
-                f"{library.source} carries records of two models, '{first.record}' and "
+                f"the library carries records of two models, '{first.record}' and "
                 f"'{other.record}': expected one library of one model"
             )
         if other.needs != first.needs:
             raise DuplicateRecordError(
-                f"{library.source} carries two records of one model that differ in the parameters "
-                "that it needs: expected one library of one compilation"
+                "the library carries two records of one model that differ in the parameters that "
+                "it needs: expected one library of one compilation"
             )
     extra = [
         field for field in first.record.extra if all(field in one.record.extra for one in others)
@@ -122,7 +124,7 @@ def read_carried(library: Library) -> Carried | None:
     return first._replace(record=Record(*_identity(first.record), tuple(extra)))
 
 
-def agreed(record: Record | None, carried: Carried | None, source: str) -> Record | None:
+def agreed(record: Record | None, carried: Carried | None) -> Record | None:
     """Compare the record in a VM executable with that of the library around it.
 
     Parameters
@@ -131,8 +133,6 @@ def agreed(record: Record | None, carried: Carried | None, source: str) -> Recor
         The executable's.
     carried : Carried, optional
         The library's.
-    source : str
-        The library, for the error's message.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def agreed(record: Record | None, carried: Carried | None, source: str) -> Recor
     builds = {fields["build"] for fields in (ours, others) if "build" in fields}
     if _identity(record) != _identity(carried.record) or len(builds) > 1:
         raise DuplicateRecordError(
-            f"{source} holds an executable with the record '{record}' and kernels with the record "
+            f"the executable in the library has the record '{record}', and its kernels have "
             f"'{carried.record}': expected both of one compilation. Compile the model again"
         )
     return record
@@ -163,9 +163,9 @@ def _identity(record: Record) -> tuple[str, str | None, str | None]:
 def _payloads(binaries: tuple[Binary, ...], library: Library) -> Iterator[bytes]:
     for binary in binaries:
         for note in binary.notes(NOTE_OWNER.encode("ascii"), NOTE_TYPE):
-            yield _read(note)
+            yield _read(note, MAX_PAYLOAD_BYTES)
         for section in binary.sections(_SECTIONS.get(binary.format, "")):
-            yield from _split(_read(section), binary.format)
+            yield from _split(_read(section, _MAX_SECTION_BYTES), binary.format)
     for member in library.others:
         if member.name.endswith(_SOURCES) and member.data.size <= MAX_SOURCE_BYTES:
             text = member.data.read(0, member.data.size, "source")
@@ -174,12 +174,10 @@ def _payloads(binaries: tuple[Binary, ...], library: Library) -> Iterator[bytes]
                 yield data
 
 
-def _read(place: Window) -> bytes:
-    limit = MAX_PAYLOAD_BYTES + 1
-    if place.size > limit * MAX_PAYLOADS:
+def _read(place: Window, limit: int) -> bytes:
+    if place.size > limit:
         raise RecordError(
-            f"the place of the record in {place.source} has {place.size} bytes, more than the "
-            f"limit of {MAX_PAYLOADS} records of {MAX_PAYLOAD_BYTES} bytes"
+            f"the place of the record has {place.size} bytes, more than the limit of {limit}"
         )
     return place.read(0, place.size, "record")
 

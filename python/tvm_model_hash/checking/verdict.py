@@ -103,10 +103,11 @@ class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users 
     """
 
     def __init__(self, verdict: Verdict) -> None:
-        found = "no record" if verdict.found is None else f"model {verdict.found.model}"
-        super().__init__(
-            f"{verdict.reason}: expected model {verdict.expected.model}, found {found}"
-        )
+        message = verdict.reason
+        if verdict.found is None or verdict.found.model != verdict.expected.model:
+            found = "no record" if verdict.found is None else f"model {verdict.found.model}"
+            message += f": expected model {verdict.expected.model}, found {found}"
+        super().__init__(message)
         self.verdict = verdict
 
 

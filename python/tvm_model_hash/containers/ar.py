@@ -53,7 +53,7 @@ def members(window: Window) -> Iterator[Member]:
         )
     long_names: Window | None = None
     begins: set[int] = set()
-    referred: set[int] = set()
+    referred: set[int] | None = None
     position, count = len(MAGIC), 0
     while position < window.size:
         count += 1
@@ -69,7 +69,7 @@ def members(window: Window) -> Iterator[Member]:
             position += 1
         if field in (b"/", b"/SYM64/"):
             # Windows' archives have two of them; the second is in another form, with no news.
-            if not referred:
+            if referred is None:
                 referred = _referred(data, ">I" if field == b"/" else ">Q")
             continue
         if field == b"//":
@@ -85,7 +85,7 @@ def members(window: Window) -> Iterator[Member]:
         else:
             yield Member(name, data)
     # An archive that was cut between two files tells it by nothing else.
-    if missing := referred - begins:
+    if missing := (referred or set()) - begins:
         raise window.damaged(
             f"its table of symbols refers to a file at {min(missing)}, where none begins: it was "
             "cut, or put together wrongly"

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, UnknownArtifactError
 from .binary import MAX_HEADERS, MAX_TABLE_ENTRIES, Binary, Dependencies, Symbol
 from .window import MAX_NAME_BYTES, StringTable, Window
 
@@ -21,7 +21,6 @@ MAX_SLICES = 32
 #: Largest table of exported names, which is a tree.
 MAX_EXPORT_BYTES = 4 << 20
 
-_OBJECT = 1
 _KINDS = {1: "object file", 2: "program", 6: "shared library", 8: "shared library"}
 _CPUS = {
     7: "i386",
@@ -71,8 +70,12 @@ class MachOBinary(Binary):
         _, cpu, _, self._type, count, size, _ = window.unpack(
             f"{self._order}7I", 0, "Mach-O header"
         )
+        if self._type not in _KINDS:
+            raise UnknownArtifactError(
+                f"{window.source} is a Mach-O file of the type {self._type}: expected a library"
+            )
+        self.kind = _KINDS[self._type]
         self.platform = f"Mach-O {_CPUS.get(cpu, f'cpu {cpu}')}"
-        self.kind = _KINDS.get(self._type, f"file of the type {self._type}")
         self._sections: list[_Section] = []
         self._symbols: tuple[int, int, int, int] | None = None
         self._exports: tuple[int, int] | None = None

@@ -91,9 +91,9 @@ def members(window: Window) -> Iterator[Member]:
             name = header.name if name is None else name
             yield Member(name, Window(data.file, own, f"{name!r} in {window.source}", data.start))
             name = size = None
-        elif kind in (_DIRECTORY, _LONG_LINK):
+        elif kind == _DIRECTORY:
             name = size = None
-        else:
+        elif kind != _LONG_LINK:
             what = "a file with holes" if kind == _SPARSE else f"of the type {kind!r}"
             raise window.damaged(f"{header.name!r} in it is {what}, expected files")
 

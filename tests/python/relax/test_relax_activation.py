@@ -15,13 +15,14 @@ def report():
     from tvm import relax
     import tvm.relax.frontend.onnx as onnx
     from tvm.runtime import Module
-    functions = [onnx.from_onnx, onnx.onnx_frontend.from_onnx, relax.build, relax.vm_build.build,
-                 Module.export_library, relax.VirtualMachine.__init__]
+    functions = [onnx.from_onnx, onnx.onnx_frontend.from_onnx, relax.build, relax.vm_build.build]
+    assert not any(hasattr(f, "__wrapped__") for f in (Module.export_library,
+                                                       relax.VirtualMachine.__init__))
     return "".join([*("01"[hasattr(f, "__wrapped__")] for f in functions),
                     *("01"[hasattr(c, "get_hash")] for c in (relax.VMExecutable,
                                                              relax.VirtualMachine))])
 """
-PATCHED, STOCK = "1" * 8, "0" * 8
+PATCHED, STOCK = "1" * 6, "0" * 6
 
 # What .pth does at the start of the process is undone, as if there were no .pth.
 WITHOUT_PTH = """
@@ -86,9 +87,9 @@ stock = traces()
 for _ in range(2):
     tvm_model_hash.install()
     tvm_model_hash.install()
-    assert report() == "1" * 8 and traces() != stock
+    assert report() == "1" * 6 and traces() != stock
     tvm_model_hash.uninstall()
-    assert report() == "0" * 8 and traces() == stock
+    assert report() == "0" * 6 and traces() == stock
 """
     assert report(code) == STOCK
 

@@ -7,12 +7,13 @@ import pytest
 import tvm
 from conftest import layer, sha256
 from tvm import relax
-from tvm.ir.module_hash import get_record
+from tvm.ir.module_hash import get_record, set_record
 from tvm.relax.dpl import is_op, wildcard
 from tvm.relax.frontend import detach_params
 from tvm.relax.frontend.onnx import from_onnx
+from tvm.runtime import vm_hash
 
-from tvm_model_hash import Status, check, model_record, read_record
+from tvm_model_hash import HashConflictError, Status, check, model_record, read_record
 
 PATTERNS = [("tests.relu", is_op("relax.nn.relu")(wildcard()))]
 
@@ -38,7 +39,9 @@ def assert_kept(model, x, tmp_path):
     def assert_kept(mod, *params, target="llvm", tolerance=1e-5, **keywords):
         executable = relax.build(mod, target, **keywords)
         executable.export_library(tmp_path / "lib.so")
-        assert check(model, tmp_path / "lib.so").status is Status.MATCH
+        expected_status = Status.NO_RECORD if params else Status.MATCH
+        assert check(model, tmp_path / "lib.so").status is expected_status
+        assert read_record(tmp_path / "lib.so").params == len(params)
         library = tvm.runtime.load_module(tmp_path / "lib.so")
         for source in (executable, library):
             vm = relax.VirtualMachine(source, tvm.cpu())
@@ -55,6 +58,38 @@ def test_detach_params(model, assert_kept):
     detached, params = detach_params(from_onnx(model, keep_params_in_input=True, get_hash=True))
     assert not detached.attrs  # it is the function's attribute that counts here
     assert_kept(detached, *params["main"])
+
+
+def test_detach_params_after_set_record(model, assert_kept):
+    mod = set_record(from_onnx(model, keep_params_in_input=True), model_record(model))
+    detached, params = detach_params(mod)
+    assert_kept(detached, *params["main"])
+
+
+def test_a_function_that_was_renamed_before_detach_params(model):
+    mod = from_onnx(model, keep_params_in_input=True, get_hash=True)
+    renamed = tvm.IRModule({"prefill": mod["main"].with_attr("global_symbol", "prefill")})
+    detached, params = detach_params(renamed)
+    executable = relax.build(detached, "llvm")
+    record = vm_hash.get_record(executable)
+    assert (record.model, record.params) == (sha256(model), len(params["prefill"]))
+
+
+def test_functions_of_one_model_in_one_module(model):
+    mod = from_onnx(model, get_hash=True)
+    functions = {
+        name: mod["main"].with_attr("global_symbol", name) for name in ("prefill", "decode")
+    }
+    assert get_record(tvm.IRModule(functions)) == model_record(model)
+
+
+def test_functions_of_two_models_in_one_module_are_an_error(model):
+    functions = {
+        name: from_onnx(m, get_hash=True)["main"].with_attr("global_symbol", name)
+        for name, m in (("prefill", model), ("decode", layer(2)))
+    }
+    with pytest.raises(HashConflictError, match="'prefill'.*'decode'"):
+        relax.build(tvm.IRModule(functions), "llvm")
 
 
 def test_a_lost_attribute_of_the_function_leaves_the_modules(mod, assert_kept):
@@ -174,4 +209,4 @@ def test_the_c_target(mod, model, assert_kept, tmp_path):
     executable = assert_kept(mod, target="c")
     # TVM cannot load such a .tar, for want of its own headers; its record is read all the same.
     executable.export_library(tmp_path / "lib.tar")
-    assert read_record(tmp_path / "lib.tar") == model_record(model)
+    assert read_record(tmp_path / "lib.tar") == vm_hash.get_record(executable)

@@ -20,10 +20,7 @@ def from_onnx(model, *args, get_hash=False, **kwargs):
     if not get_hash:
         return _from_onnx(model, *args, **kwargs)
     record = record_of_import(model)
-    mod = set_record(_from_onnx(model, *args, **kwargs), record)
-    # Some passes drop the module's attributes (detach_params), others those of functions.
-    mod["main"] = set_record(mod["main"], record)
-    return mod
+    return set_record(_from_onnx(model, *args, **kwargs), record)
 
 
 document_get_hash(from_onnx, _from_onnx, _DOC)

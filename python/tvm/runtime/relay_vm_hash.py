@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model's identity in a Relay VM executable.
+
+Reading needs what a stock runtime has, ``get_virtual_devices``, and so works on what was loaded
+from a file and on a module behind RPC. Writing is done by src/runtime/vm/executable_hash.cc, or,
+where that is not built, by rewriting the serialized executable.
+"""
+
+import ctypes
+import functools
+import os
+import warnings
+from contextlib import contextmanager
+
+from tvm._ffi import get_global_func
+
+import tvm_model_hash
+from tvm_model_hash import integration
+from tvm_model_hash.artifact.carrier import Role
+from tvm_model_hash.artifact.record_io import read_artifact
+from tvm_model_hash.artifact.tensor_list import trailer
+from tvm_model_hash.artifact.vm_header import record_from_listing, rewrite_record
+from tvm_model_hash.checking import verdict
+from tvm_model_hash.checking.deployment import CODE_NAME, CONSTANTS_NAME, LIBRARY_NAME
+from tvm_model_hash.errors import ArtifactError, BuildMismatchError
+from tvm_model_hash.integration import (
+    checked_deployment,
+    directory_path,
+    get_hash,
+    new_deployment,
+    require_same,
+    save_hash,
+)
+from tvm_model_hash.record import conflict
+
+from .library_hash import get_library_record, import_record, load_copy
+from .module import Module
+from .vm import Executable, VirtualMachine
+
+__all__ = ["get_hash", "save_hash"]  # methods, too
+
+RELAY_VM_KIND = "Relay VM executable"
+
+_SET_RECORD = "runtime.SetExecutableRecord"
+
+check_hash = integration.check_hash  # a parameter below has this name too
+
+_load_exec = Executable.load_exec
+_move_late_bound_consts = Executable.move_late_bound_consts
+_get_late_bound_consts = Executable.get_late_bound_consts
+_load_late_bound_consts = Executable.load_late_bound_consts
+_load_late_bound_consts_from_map = Executable.load_late_bound_consts_from_map
+
+
+def get_record(exe):
+    """Get the record that a VM executable or a library carries.
+
+    Parameters
+    ----------
+    exe : Executable, VirtualMachine or tvm.runtime.Module
+        The executable, local or remote, or the module of a library.
+
+    Returns
+    -------
+    record : tvm_model_hash.Record or None
+        The record, None where there is none. Of an executable it is that of its code.
+
+    Raises
+    ------
+    ArtifactError
+        If this is none of these.
+    RecordError
+        If the record is malformed, or there are several.
+    """
+    mod = _module(exe)
+    try:
+        listing = mod["get_virtual_devices"]()
+    except AttributeError:
+        return get_library_record(mod)
+    return record_from_listing(listing)
+
+
+def set_record(exe, record):
+    """Put a record into a VM executable and its kernels, in place of the one they may have.
+
+    Parameters
+    ----------
+    exe : Executable
+        The executable; it is changed. Where the C++ library is missing, it is serialized once.
+    record : tvm_model_hash.Record
+        The record.
+
+    Returns
+    -------
+    exe : Executable
+        The same executable.
+
+    Raises
+    ------
+    ArtifactError
+        If the executable is not one of this process, but one behind RPC for example.
+    BuildMismatchError
+        If the C++ library was built for another TVM.
+    """
+    if not _is_local(exe):
+        raise ArtifactError(
+            f"a record can be set in a local VM executable only, not in a module of type "
+            f"{exe.mod.type_key!r}"
+        )
+    for library in exe.mod.imported_modules:
+        import_record(library, record.with_fields(record.build))
+    _write_record(exe, record)
+    return exe
+
+
+def _write_record(exe, record):
+    """Put a record into the code alone."""
+    write = _writer()
+    if write is None:
+        code, lib = exe.save()
+        vars(exe).update(vars(_load_exec(rewrite_record(code, record), lib)))
+        return
+    write(exe.mod, str(record))
+    # The library reaches into a C++ object by the layout it was built with. That TVM itself
+    # finds the record there is what shows that its own layout is the same.
+    if get_record(exe) != record:
+        raise BuildMismatchError(
+            f"TVM does not see the record that {_library_path()} has written, because the "
+            "library was built for another TVM than the running one: build it again with "
+            "pip install --force-reinstall --no-cache-dir tvm-model-hash"
+        )
+
+
+@functools.wraps(_load_exec)
+def _checked_load_exec(bytecode, lib):
+    exe = _load_exec(bytecode, lib)
+    reason = _disagreement(exe)
+    if reason:
+        record, other = get_record(exe), get_library_record(lib)
+        raise verdict.ModelHashMismatch(
+            verdict.Verdict(verdict.Status.MISMATCH, record, other, reason)
+        )
+    return exe
+
+
+load_exec = staticmethod(_checked_load_exec)
+
+
+@functools.wraps(_move_late_bound_consts)
+def move_late_bound_consts(self, path, byte_limit):
+    _move_late_bound_consts(self, path, byte_limit)
+    # Behind RPC the path is one of the other machine, where the file stays as TVM wrote it.
+    record = get_record(self) if _is_local(self) else None
+    if record is not None:
+        count = len(read_artifact(path).tensors)
+        with open(path, "ab") as file:
+            file.write(trailer(record.with_fields(record.build)))
+        _write_record(self, record.with_fields(record.build, count))
+
+
+@functools.wraps(_get_late_bound_consts)
+def get_late_bound_consts(self, byte_limit):
+    constants = _get_late_bound_consts(self, byte_limit)  # which takes them off the executable
+    record = get_record(self) if _is_local(self) else None
+    if record is not None:
+        _write_record(self, record.with_fields(record.build, len(constants)))
+    return constants
+
+
+@functools.wraps(_load_late_bound_consts)
+def load_late_bound_consts(self, path, check_hash=True):
+    record = get_record(self) if _is_local(self) else None
+    if record is None:
+        _load_late_bound_consts(self, path)
+        return
+    constants = read_artifact(path)
+    if check_hash and constants.record is not None:
+        reason = conflict(record, constants.record)
+        if reason:
+            raise verdict.ModelHashMismatch(
+                verdict.Verdict(
+                    verdict.Status.MISMATCH,
+                    record,
+                    constants.record,
+                    f"the executable and the constants in {os.fspath(path)!r} are of {reason}",
+                )
+            )
+    is_known = not check_hash or constants.record is not None
+    with _unknown_constants(self, record, 0 if is_known else len(constants.tensors)):
+        _load_late_bound_consts(self, path)
+
+
+@functools.wraps(_load_late_bound_consts_from_map)
+def load_late_bound_consts_from_map(self, map, check_hash=True):
+    record = get_record(self) if _is_local(self) else None
+    if record is None:
+        _load_late_bound_consts_from_map(self, map)
+        return
+    # Arrays say nothing of the model that they are of.
+    with _unknown_constants(self, record, len(map) if check_hash else 0):
+        _load_late_bound_consts_from_map(self, map)
+
+
+@contextmanager
+def _unknown_constants(exe, record, count):
+    """Say in the record how many constants that get bound are not known to be the model's.
+
+    Whoever binds them in another way leaves there what :func:`move_late_bound_consts` wrote.
+    """
+    changed = record.params != count
+    if changed:
+        # Before they are bound, while the executable is small: it may have to be serialized.
+        _write_record(exe, record.with_fields(record.build, count))
+    try:
+        yield
+    except BaseException:
+        if changed:
+            _write_record(exe, record)
+        raise
+
+
+def save(
+    vm_exec,
+    directory,
+    byte_limit=None,
+    *,
+    library=LIBRARY_NAME,
+    overwrite=False,
+    seal=True,
+    **export_options,
+):
+    """Save a whole deployment: all of it, or nothing.
+
+    The directory is laid out as ONNX Runtime's TVM provider reads it: ``lib.so``, ``code.ro``,
+    ``hash.txt``, and ``consts`` with late-bound constants.
+
+    Parameters
+    ----------
+    vm_exec : Executable
+        An executable with a hash.
+    directory : str, os.PathLike or tvm.contrib.utils.TempDirectory
+        The directory to make, and those above it; an empty one that exists is replaced.
+    byte_limit : int, optional
+        Constants of this size in bytes or more are bound late. By default they all stay in
+        ``code.ro``.
+    library : str
+        The name of the library's file.
+    overwrite : bool
+        Whether a directory that is not empty is replaced, with all that is in it.
+    seal : bool
+        Whether the directory gets a manifest, ``SHA256SUMS``.
+    **export_options
+        As for ``Module.export_library``: ``fcompile``, and what that takes.
+
+    Returns
+    -------
+    directory : str
+        The path of the directory.
+
+    Raises
+    ------
+    tvm_model_hash.NoHashError
+        If the executable carries no hash.
+    tvm_model_hash.OutputError
+        If the directory is not empty, or cannot be written.
+    """
+    with new_deployment(vm_exec, directory, overwrite, seal) as temporary:
+        constants = os.path.join(temporary, CONSTANTS_NAME)
+        if byte_limit is not None:
+            move_late_bound_consts(vm_exec, constants, byte_limit)
+        try:
+            code, lib = vm_exec.save()
+            with open(os.path.join(temporary, CODE_NAME), "wb") as file:
+                file.write(code)
+            lib.export_library(os.path.join(temporary, library), **export_options)
+        finally:
+            if byte_limit is not None:
+                # The executable goes on working as it did before.
+                load_late_bound_consts(vm_exec, constants)
+    return directory_path(directory)
+
+
+def load(directory, device, expected, memory_cfg=None):
+    """Check a deployment against a model, and only then load it.
+
+    No native code of a deployment that is refused is loaded, and what is loaded is what was
+    checked, whoever writes to the directory meanwhile.
+
+    Parameters
+    ----------
+    directory : str, os.PathLike or tvm.contrib.utils.TempDirectory
+        A directory as :func:`save` writes it.
+    device : tvm.runtime.Device or list of tvm.runtime.Device
+        The device or devices to run on.
+    expected : onnx.ModelProto, tvm_model_hash.Record, str or os.PathLike, or None
+        The model, as for :func:`check_hash`. None means: of whichever model it is, as long as its
+        parts are of one.
+    memory_cfg : str or dict, optional
+        As for ``VirtualMachine``.
+
+    Returns
+    -------
+    vm : VirtualMachine
+        Ready to run.
+
+    Raises
+    ------
+    tvm_model_hash.ModelHashMismatch
+        If the deployment is not of that model.
+    tvm_model_hash.HashConflictError
+        If no model is expected, and the parts are of different ones.
+    tvm_model_hash.BrokenSealError
+        If a sealed file was changed.
+    tvm_model_hash.ModelHashError
+        If the deployment or the model cannot be read.
+    """
+    with checked_deployment(directory, expected) as deployment:
+        executable = deployment.only(Role.EXECUTABLE)
+        kernels = deployment.only(Role.KERNELS)
+        constants = deployment.only(Role.PARAMETERS)
+        if executable is None or executable.artifact.kind != RELAY_VM_KIND:
+            found = deployment.parts[0]
+            raise ArtifactError(
+                f"{found.name!r} in {deployment.directory!r} is a {found.artifact.kind}, expected "
+                f"a {RELAY_VM_KIND}"
+            )
+        code = deployment.files[executable.name]
+        if kernels is None:
+            vm_exec = Executable(load_copy(code))
+        else:
+            library = load_copy(deployment.files[kernels.name])
+            with open(code, "rb") as file:
+                vm_exec = _checked_load_exec(file.read(), library)
+        if constants is not None:
+            # They have been compared, or are covered by the seal.
+            load_late_bound_consts(vm_exec, deployment.files[constants.name], check_hash=False)
+        require_same(get_record(vm_exec), deployment)
+        return VirtualMachine(vm_exec, device, memory_cfg)
+
+
+@verdict.read.register(Executable)
+@verdict.read.register(VirtualMachine)
+@verdict.read.register(Module)
+def _read(artifact):
+    record = get_record(artifact)
+    exe = getattr(artifact, "_exec", artifact)
+    if isinstance(exe, Module) and exe.type_key != "VMExecutable":
+        return verdict.Found(record, lambda: None)
+    exe = exe if isinstance(exe, Executable) else Executable(exe)
+    return verdict.Found(
+        record,
+        lambda: exe.get_function_params("main"),
+        record and _disagreement(exe),
+        record and _unknown(exe, record),
+    )
+
+
+def _disagreement(exe):
+    """What says that code and kernels don't belong together, None if nothing does."""
+    record, other = get_record(exe), get_library_record(exe.mod) if _is_local(exe) else None
+    reason = conflict(record, other) if record and other else None
+    return reason and f"the executable's code and its library are of {reason}"
+
+
+def _unknown(exe, record):
+    if _is_local(exe) and get_library_record(exe.mod) is None:
+        return (
+            "nothing says which model the executable's library is of: compile the model again "
+            "with get_hash=True, and save both parts"
+        )
+    if record.params:
+        return (
+            f"nothing says which model {record.params} constants of the executable are of: "
+            "load_late_bound_consts compares the record in their file"
+        )
+    return None
+
+
+def _module(exe):
+    mod = getattr(exe, "_exec", exe)
+    mod = getattr(mod, "mod", mod)
+    if not isinstance(mod, Module):
+        raise ArtifactError(
+            f"expected an Executable, a VirtualMachine or a Module, found {type(exe).__name__}"
+        )
+    return mod
+
+
+def _is_local(exe):
+    return exe.mod.type_key == "VMExecutable"
+
+
+def _library_path():
+    # CMake gives a module this ending on macOS too.
+    return os.path.join(os.path.dirname(tvm_model_hash.__file__), "lib", "libtvm_model_hash.so")
+
+
+@functools.cache
+def _writer():
+    """The C++ writer, None where it was not built."""
+    # In a TVM that was built with executable_hash.cc it is there already.
+    if get_global_func(_SET_RECORD, allow_missing=True) is None:
+        path = _library_path()
+        if not os.path.exists(path):
+            return None
+        try:
+            # TVM's own library is loaded with global symbols, which this one refers to.
+            ctypes.CDLL(path)
+        except OSError as error:
+            warnings.warn(
+                f"{path} does not fit the running TVM ({error}), and executables are rewritten in "
+                "Python instead, which takes a copy in memory. Build it again for this TVM: "
+                "pip install --force-reinstall --no-cache-dir tvm-model-hash",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return None
+    return get_global_func(_SET_RECORD)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Private copies of files, so that what was checked is what is loaded."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from ..errors import ArtifactError, ModelHashError
+from ..files import open_regular
+
+_CHUNK_BYTES = 1024 * 1024
+_NUMBER_BITS = 40
+
+_copies = itertools.count()
+
+
+@contextmanager
+def private_copies(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Copy files to where nobody else changes them. Each is read once.
+
+    Parameters
+    ----------
+    files : mapping of str to str
+        For each file its name and its path.
+
+    Yields
+    ------
+    copies : dict of str to str
+        For each name the path of the copy, for as long as the block lasts. On Linux it is in memory
+        and can't be changed any more; elsewhere it is in a directory of this user's only.
+
+    Raises
+    ------
+    ArtifactError
+        If a file can't be read or copied. Errors from inside the block name the file and not its
+        copy.
+    """
+    with ExitStack() as stack:
+        copies = {}
+        try:
+            for name, path in files.items():
+                copies[name] = stack.enter_context(_copy(name, path))
+            yield copies
+        except ModelHashError as error:
+            for name, copy in copies.items():
+                error.args = tuple(
+                    text.replace(repr(copy), repr(files[name])) if isinstance(text, str) else text
+                    for text in error.args
+                )
+            raise
+
+
+@contextmanager
+def _copy(name: str, path: str) -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            with open_regular(path) as source:
+                # TVM unpacks a tar beside itself, and asks for its suffix.
+                if not name.endswith(".tar") and os.path.isdir("/proc/self/fd"):
+                    copy = stack.enter_context(_sealed_memory(name, source))
+                else:
+                    directory = stack.enter_context(
+                        tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+                    )
+                    copy = os.path.join(directory, os.path.basename(name))
+                    with open(copy, "xb") as target:
+                        shutil.copyfileobj(source, target, _CHUNK_BYTES)
+        except OSError as error:
+            raise ArtifactError(f"cannot copy {path!r}: {error.strerror or error}") from error
+        yield copy
+
+
+@contextmanager
+def _sealed_memory(name, source):  # type: ignore[no-untyped-def]
+    import fcntl
+
+    descriptor = os.memfd_create(os.path.basename(name), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(descriptor, "wb", closefd=False) as target:
+            shutil.copyfileobj(source, target, _CHUNK_BYTES)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        # A path that was never used before: the loader gives the library that it has loaded from
+        # an equal path, and the number of a descriptor comes again.
+        number = next(_copies)
+        bits = (number >> bit & 1 for bit in range(_NUMBER_BITS))
+        yield "/proc/self/fd" + "".join("/." if bit else "/" for bit in bits) + f"/{descriptor}"
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Libraries that a library has loaded with it, which no check of a deployment has seen."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..containers.library import open_library
+from ..errors import ArtifactError
+from ..files import open_regular
+
+# A process with TVM in it has these already, and the loader takes what it has.
+_IN_EVERY_PROCESS = re.compile(
+    r"(ld-linux.*|libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|libc\+\+|libc\+\+abi"
+    r"|libSystem|libtvm|libtvm_runtime|libtvm_ffi)\.(so|dylib|B\.dylib)([.0-9]*)(dylib)?"
+)
+_SYSTEM_DIRECTORIES = ("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", "/System/Library/")
+
+
+def refuse_dependencies(name: str, path: str) -> None:
+    """Refuse a library that says itself where further libraries are to be loaded from.
+
+    Those of the system, which the loader finds without being told where, are not of a deployment.
+
+    Parameters
+    ----------
+    name : str
+        The name of the library's file, for messages.
+    path : str
+        The path to read it by.
+
+    Raises
+    ------
+    ArtifactError
+        If it asks for a library by a path, or for one and where to look for it.
+    """
+    with open_regular(path) as file:
+        library = open_library(file, os.fstat(file.fileno()).st_size, repr(name))
+        dependencies = None if library is None else library.dependencies
+    if dependencies is None:
+        return
+    for wanted in dependencies.libraries:
+        directory, file_name = os.path.split(wanted)
+        if _IN_EVERY_PROCESS.fullmatch(file_name) or wanted.startswith(_SYSTEM_DIRECTORIES):
+            continue
+        if directory or dependencies.paths:
+            places = ", ".join(map(repr, dependencies.paths)) or "that path"
+            raise ArtifactError(
+                f"{name!r} has the library {wanted!r} loaded with it, from {places}, and nothing "
+                "says which model that one is of. Link what it needs into it, or install it where "
+                "the system's libraries are"
+            )
