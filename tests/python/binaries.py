@@ -138,7 +138,9 @@ def archive(target, format_, *payloads):
     """Make a static library of objects with one payload each, or without (None)."""
     objects = []
     for number, payload in enumerate(payloads):
-        path = object_file(target, payload, name=f"function_of_object_{number}" if number else "add")
+        path = object_file(
+            target, payload, name=f"function_of_object_{number}" if number else "add"
+        )
         objects.append(_new(f"a_file_with_a_long_name_{number}.o"))
         objects[-1].write_bytes(path.read_bytes())
     path = _new("library.a")

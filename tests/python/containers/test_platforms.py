@@ -44,7 +44,7 @@ def payloads(found):
         texts += [content(note) for note in binary.notes(OWNER, TYPE)]
         for section in binary.sections(SECTIONS.get(binary.format, "none")):
             texts += [text for text in content(section).split(b"\0") if text]
-    return [text.decode() for text in texts]
+    return [text.decode("latin-1") for text in texts]
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -172,7 +172,10 @@ def test_a_stripped_elf_object_keeps_its_note(tmp_path):
 @pytest.mark.parametrize("target", [X86_64, "aarch64-macos", "x86_64-windows-gnu"])
 def test_programs_are_told_from_libraries(target, tmp_path):
     main, program = tmp_path / "main.c", tmp_path / "program"
-    main.write_text("int main(void) { return 0; } int mainCRTStartup(void) { return 0; }")
+    main.write_text(
+        "int main(void) { return 0; } void __main(void) {}"
+        "int mainCRTStartup(void) { return 0; } int wWinMainCRTStartup(void) { return 0; }"
+    )
     entry = ("-Wl,-e,main",) if target == X86_64 else ()
     command = ("cc", "-target", target, "-nostdlib", *entry, main, object_file(target))
     binaries.zig(*command, "-o", program)
@@ -202,7 +205,10 @@ def linked(target, tmp_path, *options):
     if "windows" in target:
         text = f"__declspec(dllexport) {text} int DllMainCRTStartup(void) {{ return 1; }}"
     source.write_text(text)
-    named = {"linux": ["-Wl,-soname,libdependency.so.1"], "macos": ["-install_name", "@rpath/lib.1"]}
+    named = {
+        "linux": ["-Wl,-soname,libdependency.so.1"],
+        "macos": ["-install_name", "@rpath/lib.1"],
+    }
     name = next((value for key, value in named.items() if key in target), [])
     binaries.zig("cc", "-target", target, "-shared", "-nostdlib", *name, source, "-o", dependency)
     if "windows" in target:
