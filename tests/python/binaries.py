@@ -19,15 +19,17 @@ OTHER_MODEL = "fedcba9876543210" * 4
 RECORD = f"model-hash/1 model=sha256:{MODEL} graph=sha256:{'a' * 64} weights=sha256:{'b' * 64}"
 OTHER_RECORD = f"model-hash/1 model=sha256:{OTHER_MODEL}"
 
-BLOB = bytes.fromhex("0800000000000000 0000000000000000")
-PREFIXED_BLOB = bytes.fromhex("0900000000000000 0000000000000000 ff")
+# Two symbols with bytes: an empty tree of modules, as TVM 0.19 and as TVM 0.27 write it.
+BLOB = struct.pack("<QQ", 8, 0)
+PREFIXED_BLOB = struct.pack("<QQQQB", 25, 1, 0, 0, 0xFF)
+SYMBOLS = (("__tvm_dev_mblob", BLOB), ("a___tvm_ffi__library_bin", PREFIXED_BLOB))
 
-# To be compiled with -DNAME=... for a file's own function, and maybe -DPAYLOAD="...", -DBLOBS.
+# NAME is a file's own function; before it, PAYLOAD and SYMBOLS may be defined.
 SOURCE = """
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
 #define PLACE __attribute__((used, section(".tvmhash")))
-#ifdef BLOBS
+#ifdef SYMBOLS
 int __stdcall DllMainCRTStartup(void *a, unsigned b, void *c) { return 1; }
 #endif
 #elif defined(__APPLE__)
@@ -43,7 +45,7 @@ static const struct {
   unsigned owner_size, size, type;
   char owner[16];
   char payload[(sizeof(PAYLOAD) + 2) / 4 * 4];
-} note __attribute__((used, section(".note.tvm.model_hash"), aligned(4))) = {
+} record_note __attribute__((used, section(".note.tvm.model_hash"), aligned(4))) = {
     15, sizeof(PAYLOAD) - 1, 1, "tvm-model-hash", PAYLOAD};
 #elif defined(__wasm__)
 #define TEXT(x) #x
@@ -54,10 +56,9 @@ static PLACE const char record[] = PAYLOAD;
 #endif
 #endif
 
-#ifdef BLOBS
-EXPORT const unsigned char __tvm_dev_mblob[] = {8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-EXPORT const unsigned char a___tvm_ffi__library_bin[] = {9, 0, 0, 0, 0, 0, 0, 0, 0,
-                                                         0, 0, 0, 0, 0, 0, 0, 0xff};
+#ifdef SYMBOLS
+EXPORT const unsigned char FIRST_SYMBOL[] = {FIRST_BYTES};
+EXPORT const unsigned char SECOND_SYMBOL[] = {SECOND_BYTES};
 #endif
 extern int elsewhere(int x);
 EXPORT void *__tvm_module_ctx_NAME = 0;
@@ -74,15 +75,8 @@ class Platform(NamedTuple):
     name: str  # as the readers give it
     target: str  # as zig wants it
     sized: bool = True  # whether its symbols of data have sizes, in libraries and in objects
-    options: tuple[str, ...] = ()
 
 
-_WASM = (
-    "-Wl,--no-entry",
-    "-Wl,--export=__tvm_dev_mblob",
-    "-Wl,--export=a___tvm_ffi__library_bin",
-    "-Wl,--export=add",
-)
 PLATFORMS = {
     platform.target: platform
     for platform in (
@@ -99,7 +93,7 @@ PLATFORMS = {
         Platform("PE x86_64", "x86_64-windows-gnu", sized=False),
         Platform("PE arm64", "aarch64-windows-gnu", sized=False),
         Platform("PE i686", "x86-windows-gnu", sized=False),
-        Platform("wasm32", "wasm32-wasi", sized=False, options=_WASM),
+        Platform("wasm32", "wasm32-wasi", sized=False),
     )
 }
 
@@ -119,18 +113,20 @@ def zig(*arguments):
 
 
 @functools.cache
-def library(target, payload=RECORD, *options, name="add"):
+def library(target, payload=RECORD, *options, name="add", symbols=SYMBOLS):
     """Make a shared library."""
     platform = PLATFORMS[target]
     shared = () if platform.name == "wasm32" else ("-shared", "-fPIC")
-    link = (*shared, "-nostdlib", *platform.options, *options)
-    return _compile(target, payload, name, link, ".lib")
+    exports = [f"-Wl,--export={symbol}" for symbol in (name, *dict(symbols))]
+    options += ("-Wl,--no-entry", *exports) if platform.name == "wasm32" else ()
+    link = (*shared, "-nostdlib", *options)
+    return _compile(target, payload, name, symbols, options=link, suffix=".lib")
 
 
 @functools.cache
-def object_file(target, payload=RECORD, *options, name="add"):
+def object_file(target, payload=RECORD, *options, name="add", symbols=SYMBOLS):
     """Make an object file."""
-    return _compile(target, payload, name, ("-c", "-fPIC", *options), ".o")
+    return _compile(target, payload, name, symbols, options=("-c", "-fPIC", *options), suffix=".o")
 
 
 @functools.cache
@@ -141,9 +137,9 @@ def archive(target, format_, *payloads):
         path = object_file(
             target, payload, name=f"function_of_object_{number}" if number else "add"
         )
-        objects.append(_new(f"a_file_with_a_long_name_{number}.o"))
+        objects.append(new_path(f"a_file_with_a_long_name_{number}.o"))
         objects[-1].write_bytes(path.read_bytes())
-    path = _new("library.a")
+    path = new_path("library.a")
     zig("ar", f"--format={format_}", "rcs", path, *objects)
     return path
 
@@ -162,7 +158,7 @@ def universal(*paths, wide=False):
     contents[-1] = contents[-1][: len(data)]
     magic = 0xCAFEBABF if wide else 0xCAFEBABE
     head = struct.pack(">II", magic, len(paths)) + b"".join(headers)
-    result = _new("universal.lib")
+    result = new_path("universal.lib")
     result.write_bytes(head.ljust(4096, b"\0") + b"".join(contents))
     return result
 
@@ -180,14 +176,19 @@ def without_sections(data):
     return bytes(data)
 
 
-def _compile(target, payload, name, options, suffix):
-    source = _new("source.c")
-    source.write_text(SOURCE.replace("NAME", name))
-    text = [] if payload is None else [f'-DPAYLOAD="{payload}"']
-    blobs = ["-DBLOBS"] if name == "add" else []
-    path = _new(name + suffix)
-    zig("cc", "-target", target, "-O1", "-fno-sanitize=all", *text, *blobs, *options, source,
-        "-o", path)  # fmt: skip
+def _compile(target, payload, name, symbols, *, options, suffix):
+    source = new_path("source.c")
+    text = SOURCE.replace("NAME", name)
+    if payload is not None:
+        text = f'#define PAYLOAD "{payload}"\n{text}'
+    if name == "add":
+        text = f"#define SYMBOLS\n{text}"
+    for number, (symbol, data) in zip(("FIRST", "SECOND"), symbols, strict=True):
+        text = text.replace(f"{number}_SYMBOL", symbol)
+        text = text.replace(f"{number}_BYTES", ", ".join(map(str, data)))
+    source.write_text(text)
+    path = new_path(name + suffix)
+    zig("cc", "-target", target, "-O1", "-fno-sanitize=all", *options, source, "-o", path)
     return path
 
 
@@ -199,5 +200,6 @@ def _directory():
     return _temporary.name
 
 
-def _new(name):
+def new_path(name):
+    """A path in a new directory, which goes with the process."""
     return pathlib.Path(tempfile.mkdtemp(dir=_directory()), name)
