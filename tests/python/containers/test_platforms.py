@@ -144,6 +144,7 @@ def stripped(data, tmp_path, *options):
         ("-Wl,--hash-style=gnu",),
         ("-Wl,--hash-style=both",),
         ("-fvisibility=hidden",),
+        ("-Wl,--build-id=sha1",),  # another note, in the same segment and in another section
         ("-O2", "-flto"),
         ("-Wl,-z,relro", "-Wl,-z,now"),
     ],
