@@ -33,7 +33,13 @@ from tvm_model_hash.integration import (
 )
 from tvm_model_hash.record import conflict
 
-from .library_hash import get_library_record, import_record, load_copy
+from .library_hash import (
+    get_function,
+    get_library_record,
+    has_remote_record,
+    import_record,
+    load_copy,
+)
 from .module import Module
 from .vm import Executable, VirtualMachine
 
@@ -73,11 +79,10 @@ def get_record(exe):
         If the record is malformed, or there are several.
     """
     mod = _module(exe)
-    try:
-        listing = mod["get_virtual_devices"]()
-    except AttributeError:
+    list_devices = get_function(mod, "get_virtual_devices")
+    if list_devices is None:
         return get_library_record(mod)
-    return record_from_listing(listing)
+    return record_from_listing(list_devices())
 
 
 def set_record(exe, record):
@@ -344,7 +349,7 @@ def load(directory, device, expected, memory_cfg=None):
 def _read(artifact):
     record = get_record(artifact)
     exe = getattr(artifact, "_exec", artifact)
-    if isinstance(exe, Module) and exe.type_key != "VMExecutable":
+    if get_function(_module(exe), "get_virtual_devices") is None:
         return verdict.Found(record, lambda: None)
     exe = exe if isinstance(exe, Executable) else Executable(exe)
     return verdict.Found(
@@ -363,7 +368,9 @@ def _disagreement(exe):
 
 
 def _unknown(exe, record):
-    if _is_local(exe) and get_library_record(exe.mod) is None:
+    # Of a library behind RPC it is known only whether it has a record; it came with the code.
+    known = get_library_record(exe.mod) if _is_local(exe) else has_remote_record(exe.mod)
+    if not known:
         return (
             "nothing says which model the executable's library is of: compile the model again "
             "with get_hash=True, and save both parts"

@@ -21,6 +21,7 @@ from tvm.runtime import library_hash, vm_hash
 from tvm.runtime.vm import Executable, VirtualMachine
 
 from tvm_model_hash import (
+    ArtifactError,
     DuplicateRecordError,
     HashConflictError,
     ModelHashMismatch,
@@ -171,6 +172,9 @@ def test_a_runtime_without_the_compiler_answers(tmp_path):
 def test_an_uploaded_library_answers_on_the_other_machine(tmp_path):
     vm_exec = compile_model(net())
     vm_exec.lib.export_library(str(tmp_path / "lib.so"))
+    # Its code has a record, its library has not.
+    stock = relay.vm.compile(relay.frontend.from_onnx(net())[0], "llvm")
+    sys.modules["tvm.runtime.relay_vm_hash"]._write_record(stock, model_record(net()))
     server = rpc.Server("127.0.0.1", key="test")
     try:
         session = rpc.connect("127.0.0.1", server.port, key="test")
@@ -178,6 +182,12 @@ def test_an_uploaded_library_answers_on_the_other_machine(tmp_path):
         remote = session.load_module("lib.so")
         text = session.get_function("runtime.GetFFIString")
         assert text(remote.get_function("get_model_hash", True)()) == sha256(net())
+        with pytest.raises(ArtifactError, match="runtime.GetFFIString"):
+            vm_hash.get_hash(remote)
+        for executable, status in ((vm_exec, Status.MATCH), (stock, Status.NO_RECORD)):
+            executable.mod.export_library(str(tmp_path / f"{status}.so"))
+            session.upload(str(tmp_path / f"{status}.so"))
+            assert check(net(), session.load_module(f"{status}.so")).status is status
     finally:
         server.terminate()
 
