@@ -26,7 +26,6 @@ from tvm_model_hash import (
 )
 from tvm_model_hash.model.difference import explain
 
-
 NETWORK = """
 <ir_version: 10, opset_import: ["" : 17, "custom" : 1]>
 network (float[1, 3] x, bool c) => (float[1, 3] y)
