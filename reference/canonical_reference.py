@@ -474,6 +474,8 @@ class Writer:
             return u64(len(b)) + hashlib.sha256(b).digest()
         bits = BITS[t.data_type] * count
         if is_external:
+            for entry in t.external_data:
+                known(entry)
             b = external(t, self.base_dir)
         elif t.HasField("raw_data"):
             b = t.raw_data
@@ -504,7 +506,7 @@ def external(t, base_dir):
     require(base_dir is not None, "external data that were not loaded", t.name)
     found = {}
     for entry in t.external_data:
-        if text(known(entry).key) in ("location", "offset", "length"):
+        if entry.key in ("location", "offset", "length"):
             define(found, entry.key, text(entry.value), "a key of external data stands twice")
     offset, length = (number(found.get(key)) for key in ("offset", "length"))
     location = found.get("location", "")

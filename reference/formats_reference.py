@@ -145,9 +145,8 @@ def executable(content: bytes) -> dict:
     for _ in range(file.u64()):
         head = file.strings()
         require(len(head) == 3, "a function without name and numbers", head)
-        name, registers, instructions = head
-        for digits in (registers, instructions):
-            require(re.fullmatch(rb"[0-9]{1,19}", digits), "not a number", digits)
+        name, _, instructions = head
+        require(re.fullmatch(rb"[0-9]{1,19}", instructions), "not a number", instructions)
         names = file.strings()
         if name == b"main":
             parameters = [name.decode() for name in names]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The header of a VM executable: the writer in Python is the reference for the one in C++."""
 
+import hashlib
 import struct
 
+import formats_reference
 import numpy as np
 import pytest
 import tvm
@@ -47,6 +49,25 @@ def test_the_header_of_stock_code(code):
     assert header.host_device_index == 0
     assert header.record is None
     assert header.to_bytes() == code[: header.size]
+
+
+def test_the_reference_reads_what_tvm_writes_and_nothing_less(vm_exec, code):
+    fields = formats_reference.record(str(FIRST).encode())
+    says = formats_reference.executable(rewrite_record(code, FIRST))
+    assert says == {**formats_reference.executable(code), "record": fields}
+    assert (says["record"], says["parameters"], says["late-bound"]) == (fields, ["x"], [])
+    assert says["stock"] == hashlib.sha256(code).hexdigest()
+    for size in range(len(code)):
+        with pytest.raises(formats_reference.FormatError):
+            formats_reference.executable(code[:size])
+
+
+def test_the_reference_reads_late_bound_constants(vm_exec, tmp_path):
+    path = tmp_path / "consts"
+    vm_exec.move_late_bound_consts(str(path), 64)
+    names = formats_reference.executable(bytes(vm_exec.save()[0]))["late-bound"]
+    assert names
+    assert formats_reference.tensor_list(path.read_bytes()) == {"record": None, "names": names}
 
 
 def test_cpp_writes_the_same_bytes_as_python(vm_exec, code):

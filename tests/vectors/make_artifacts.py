@@ -29,6 +29,10 @@ READERS = {
 }
 
 
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
 def u64(n):
     return struct.pack("<Q", n)
 
@@ -127,7 +131,7 @@ FILES = {"code.ro": b"code", "d/größe 1": b"", "lib.so": b"library"}
 
 
 def lines_of(name, content):
-    return f"# {len(content)} bytes:\n{hashlib.sha256(content).hexdigest()}  {name}\n"
+    return f"# {len(content)} bytes:\n{sha256(content)}  {name}\n"
 
 
 def manifest(lines=None, record="none", first="# tvm-model-hash seal/1\n", last=None):
@@ -135,7 +139,7 @@ def manifest(lines=None, record="none", first="# tvm-model-hash seal/1\n", last=
     if lines is None:
         lines = "".join(lines_of(*item) for item in FILES.items())
     above = f"{first}# record: {record}\n{lines}".encode()
-    digest = hashlib.sha256(above).hexdigest()
+    digest = sha256(above)
     return above + (last or f"# sha256 of the lines above: {digest}\n").encode()
 
 
@@ -295,7 +299,7 @@ BAD = {
         "not a number": [
             executable(functions=(strings("main", "2", "-1") + strings() + array(),)),
             executable(functions=(strings("main", "2", "") + strings() + array(),)),
-            executable(functions=(strings("main", "x", "0") + strings() + array(),)),
+            executable(functions=(strings("main", "2", "1.0") + strings() + array(),)),
         ],
         "something behind the end": [executable(behind=b"\0"), executable(behind=string(RECORD))],
     },

@@ -22,6 +22,7 @@ sys.path.append(str(PATH.parents[2] / "reference"))
 import canonical_reference  # noqa: E402
 import invalid_models  # noqa: E402
 import odd_encodings  # noqa: E402
+import wire  # noqa: E402
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>\n'
 CUSTOM = '<ir_version: 10, opset_import: ["": 21, "custom": 1]>\n'
@@ -637,6 +638,44 @@ EXTERNAL = {
             )
         ),
         {"w.bin": "0000803f"},
+    ),
+    "text that is not UTF-8 beside a file": (
+        wire.model(
+            wire.field(
+                7,
+                [
+                    wire.field(2, b"\xff"),
+                    wire.graph(wire.node("Identity", ["w"], ["y"])),
+                    wire.field(
+                        5,
+                        wire.tensor(
+                            wire.field(13, [wire.field(1, b"\xff"), wire.field(2, b"\xff")]),
+                            wire.field(13, [wire.field(1, "location"), wire.field(2, "w.bin")]),
+                            wire.field(14, 1),
+                        ),
+                    ),
+                ],
+            )
+        ),
+        {"w.bin": FLOATS},
+    ),
+    "unknown fields in a dead weight in a file": (
+        odd_encodings.of_weight(odd_encodings.RAW)
+        + wire.field(
+            7,
+            wire.field(
+                5,
+                [
+                    wire.UNKNOWN,
+                    wire.field(8, "d"),
+                    wire.field(14, 1),
+                    wire.field(
+                        13, [wire.field(1, "location"), wire.field(2, "w.bin"), wire.UNKNOWN]
+                    ),
+                ],
+            ),
+        ),
+        {"w.bin": ""},
     ),
     "a dead weight in a file, and in two more places": (
         f"{IMPORT}{weight('dims: 2 data_type: 1 float_data: [1, 2]')} "

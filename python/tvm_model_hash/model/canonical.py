@@ -24,6 +24,7 @@ from .elements import (
     ElementType,
     count_elements,
     raw_bytes,
+    raw_size,
 )
 from .external import describe_tensor, is_external
 from .known_fields import check_fields
@@ -40,7 +41,6 @@ from .scope import (
     opset_imports,
     placed_graphs,
     sorted_attributes,
-    tensor_name,
 )
 
 # Domain, type and overload.
@@ -160,8 +160,7 @@ class CanonicalModel:
             self._functions[key] = function
         self._called: dict[_Operator, int] = {}
         self._calls: list[_Operator] = []
-        self._numbers: dict[Value, int] = {}
-        self._weights: list[Tensor] = []
+        self._weights: list[Value] = []
 
     def interface(self) -> Iterator[Part]:
         """Give the parts of the graph's stream that name and type its inputs and outputs.
@@ -198,10 +197,11 @@ class CanonicalModel:
         parts : iterator of Part
             In their order.
         """
-        yield Part(_str("tvm-model-hash/weights/1"), "", "format")
-        yield _count(self._weights, "", "weights")
-        for number, tensor in enumerate(self._weights):
-            yield from self._tensor(tensor, _Weight(number, tensor))
+        begin = Part(_str("tvm-model-hash/weights/1"), "", "format")
+        weights = (self._tensor(value.tensor, value) for value in self._weights)
+        return itertools.chain(
+            [begin, _count(self._weights, "", "weights")], itertools.chain.from_iterable(weights)
+        )
 
     @functools.cached_property
     def _scope(self) -> Scope:
@@ -222,8 +222,8 @@ class CanonicalModel:
             yield [Part(_u64(1), "", "function")]
             yield from self._function(f"function {number}, {_operator_text(key)}", key)
         yield [Part(_u64(0), "", "function"), _count(self._weights, "", "weights")]
-        for number, tensor in enumerate(self._weights):
-            yield _tensor_type(tensor, _Weight(number, tensor))
+        for value in self._weights:
+            yield _tensor_type(value.tensor, value)
 
     def _graph(self, scope: Scope) -> Iterator[list[Part]]:
         proto, place = scope.proto, scope.place
@@ -256,9 +256,9 @@ class CanonicalModel:
         proto = node.proto
         operator = _operator(proto, proto.op_type)
         place = Place(scope.place, node)
-        operator_data = b"".join(map(_str, operator))
+        text = functools.partial(_operator_text, operator)
         parts = [
-            Part(operator_data, place, "operator", functools.partial(_operator_text, operator)),
+            Part(_operator_data(operator), place, "operator", text),
             self._operator_version(scope, operator, place),
             _count(node.inputs, place, "inputs"),
         ]
@@ -269,10 +269,11 @@ class CanonicalModel:
                 parts = []
         used = [bool(name) for name in proto.output]
         parts.append(Part(_list(map(_u64, used)), place, "outputs in use are", used))
-        parts.append(_attribute_names(node.attributes, place))
+        attributes = sorted_attributes(proto.attribute, place)
+        parts.append(_attribute_names(attributes, place))
         yield parts
-        for attribute in node.attributes:
-            scopes = node.subgraphs.get(attribute.name, [])
+        for attribute in attributes:
+            scopes = node.subgraphs.get(attribute.name, []) if node.subgraphs else []
             yield from self._attribute(attribute, place, scopes, scope.in_function)
 
     def _operator_version(self, scope: Scope, operator: _Operator, place: Place) -> Part:
@@ -298,19 +299,19 @@ class CanonicalModel:
             return Part(_u64(0), place, what, "left out")
         owner, index = value.scope, value.index
         level = scope.depth - owner.depth
-        number = -1
         if value.node is not None:
             assert index is not None
             data = _four_u64(4, level, owner.node(value).number, index)
-        elif value.tensor is None:
+        elif value.initializer is None:
             assert index is not None
             data = _three_u64(1, level, index)
         else:
-            number = self._numbers.setdefault(value, len(self._weights))
-            if number == len(self._weights):
-                self._weights.append(value.tensor)
+            if value.number is None:
+                value.number = len(self._weights)
+                self._weights.append(value)
+            number = value.number
             data = _two_u64(3, number) if index is None else _four_u64(2, level, index, number)
-        return Part(data, place, what, functools.partial(_reference_text, value, level, number))
+        return Part(data, place, what, functools.partial(_reference_text, value, level))
 
     def _attribute(
         self, attribute: AttributeProto, place: object, scopes: list[Scope], in_function: bool
@@ -349,7 +350,7 @@ class CanonicalModel:
         for index, item in enumerate(value if is_list else [value]):
             at = Place(place, f"attribute {name!r}[{index}]") if is_list else where
             is_type = isinstance(item, onnx.TypeProto)
-            yield _type(item, at) if is_type else list(self._tensor(item, at))
+            yield _type(item, at) if is_type else self._tensor(item, at)
 
     def _function(self, place: str, key: _Operator) -> Iterator[list[Part]]:
         proto = self._functions[key]
@@ -377,33 +378,31 @@ class CanonicalModel:
             yield from self._attribute(attribute, place, scopes, False)
         yield from self._graph(Scope(proto, imports, place))
 
-    def _tensor(self, tensor: Tensor, place: object) -> Iterator[Part]:
-        yield from _tensor_type(tensor, place)
+    def _tensor(self, tensor: Tensor, place: object) -> list[Part]:
+        parts = _tensor_type(tensor, place)
         if isinstance(tensor, onnx.SparseTensorProto):
-            yield from self._tensor(tensor.values, Place(place, "values"))
-            yield from self._tensor(tensor.indices, Place(place, "indices"))
-            return
-        if tensor.data_type == TensorProto.STRING:
-            yield self._strings(tensor, place)
-            return
+            parts += self._tensor(tensor.values, Place(place, "values"))
+            parts += self._tensor(tensor.indices, Place(place, "indices"))
+        elif tensor.data_type == TensorProto.STRING:
+            parts.append(self._strings(tensor, place))
+        else:
+            parts.append(self._elements(tensor, place))
+        return parts
+
+    def _elements(self, tensor: TensorProto, place: object) -> Part:
         element = ELEMENT_TYPES[tensor.data_type]
-        count = count_elements(tensor.dims)
-        assert count is not None
-        bits = count * element.bits
         content = self._content(tensor, element, place)
-        size = content.size if isinstance(content, Content) else len(content)
-        if size != (bits + 7) // 8:
+        if isinstance(content, bytes):
+            size, digest = len(content), hashlib.sha256(content).digest
+        else:
+            size, digest = content.size, content.sha256
+        expected = raw_size(tensor)
+        if size != expected:
             raise InvalidModelError(
                 f"{place}: {describe_tensor(tensor)} holds {size} bytes, expected "
-                f"{(bits + 7) // 8} for {element.name} {_shape_text(tensor.dims)}"
+                f"{expected} for {element.name} {_shape_text(tensor.dims)}"
             )
-        if isinstance(content, Content):
-            digest = content.sha256()
-        else:
-            if bits % 8:  # what is in the unused bits means nothing
-                content = content[:-1] + bytes([content[-1] & (1 << bits % 8) - 1])
-            digest = hashlib.sha256(content).digest()
-        yield Part(_u64(size) + digest, place, "content", Data(tensor.data_type, content))
+        return Part(_u64(size) + digest(), place, "content", Data(tensor.data_type, content))
 
     def _content(self, tensor: TensorProto, element: ElementType, place: object) -> bytes | Content:
         if _find_data(tensor, element.field, place) != element.field:
@@ -430,14 +429,9 @@ class CanonicalModel:
         return Part(_u64(len(data)) + digest, place, "content", strings)
 
 
-class _Weight(NamedTuple):
-    """The place of a weight."""
-
-    number: int
-    tensor: Tensor
-
-    def __str__(self) -> str:
-        return f"weight {self.number}, {tensor_name(self.tensor)!r}"
+@functools.lru_cache(maxsize=1024)
+def _operator_data(operator: _Operator) -> bytes:
+    return b"".join(map(_str, operator))
 
 
 def _operator(proto: onnx.NodeProto | onnx.FunctionProto, name: str) -> _Operator:
@@ -559,18 +553,32 @@ def _tensor_type(tensor: Tensor, place: object) -> list[Part]:
     is_sparse = isinstance(tensor, onnx.SparseTensorProto)
     if is_sparse:
         check_fields(tensor, place)
-    number = tensor.values.data_type if is_sparse else tensor.data_type
-    dims = list(tensor.dims)
-    if number not in ELEMENT_TYPES or count_elements(dims) is None:
+    number = _dense(tensor).data_type
+    dims = tuple(tensor.dims)
+    if not _is_possible(number, dims):
         raise _bad_tensor_type(number, dims, f"{place}: {describe_tensor(_dense(tensor))}")
+    type_data, shape_data = _tensor_type_data(is_sparse, number, dims)
     name = ("sparse " if is_sparse else "") + ELEMENT_TYPES[number].name
     return [
-        Part(_two_u64(is_sparse, number), place, "type", name),
-        Part(_list(map(_i64, dims)), place, "shape", functools.partial(_shape_text, dims)),
+        Part(type_data, place, "type", name),
+        Part(shape_data, place, "shape", functools.partial(_shape_text, dims)),
     ]
 
 
-def _bad_tensor_type(number: int, dims: list[int], what: str) -> InvalidModelError:
+# Of a million tensors most have the type and shape of another one.
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_possible(number: int, dims: tuple[int, ...]) -> bool:
+    return number in ELEMENT_TYPES and count_elements(dims) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def _tensor_type_data(is_sparse: bool, number: int, dims: tuple[int, ...]) -> tuple[bytes, bytes]:
+    return _two_u64(is_sparse, number), _list(map(_i64, dims))
+
+
+def _bad_tensor_type(number: int, dims: tuple[int, ...], what: str) -> InvalidModelError:
     if number not in ELEMENT_TYPES:
         return InvalidModelError(
             f"{what} has the element type {number}, expected one from 1 to {max(ELEMENT_TYPES)}"
@@ -593,7 +601,7 @@ def _typed_name(what: str, index: int, info: onnx.ValueInfoProto) -> list[Part]:
 
 
 def _default(place: object, value: Value | None) -> Part:
-    has_default = value is not None and value.tensor is not None
+    has_default = value is not None and value.initializer is not None
     return Part(_u64(has_default), place, "default value", "given" if has_default else "none")
 
 
@@ -619,12 +627,12 @@ def _type_number(number: int, place: object) -> bytes:
 # Texts for messages and for explain.
 
 
-def _reference_text(value: Value, level: int, number: int) -> str:
+def _reference_text(value: Value, level: int) -> str:
     around = ["", " of the graph around it", f" of the graph {level} levels around it"]
     suffix = around[min(level, 2)]
     if value.node is not None:
         return f"output {value.index} of node {value.scope.node(value).number}{suffix}"
-    weight = str(_Weight(number, value.tensor)) if value.tensor is not None else ""
+    weight = str(value) if value.initializer is not None else ""
     if value.index is None:
         return weight
     return f"input {value.index}{suffix}" + (f" or by default {weight}" if weight else "")
@@ -664,8 +672,10 @@ def _bytes(data: bytes) -> bytes:
 
 
 def _str(text: str) -> bytes:
-    check_utf8(text)
-    return _bytes(text.encode())
+    if not isinstance(text, str):
+        check_utf8(text)
+    data = text.encode()
+    return _u64(len(data)) + data
 
 
 def _list(items: Iterable[bytes]) -> bytes:

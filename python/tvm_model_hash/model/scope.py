@@ -8,7 +8,7 @@ FORMAT.md states the order of the nodes that follows from that.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import onnx
@@ -55,23 +55,40 @@ class Value:
         Which output of its node it is, or which input of the graph.
     node : int, optional
         Which node of the message computes it.
-    tensor : Tensor, optional
-        The initializer.
+    initializer : int, optional
+        Which initializer it is, or has as a default; sparse ones come behind the dense ones.
     """
 
-    __slots__ = ("index", "node", "scope", "tensor")
+    # No message is kept here, because of small ones the object in Python takes the most memory.
+    __slots__ = ("index", "initializer", "node", "number", "scope")
 
     def __init__(
         self,
         scope: Scope,
         index: int | None = None,
         node: int | None = None,
-        tensor: Tensor | None = None,
+        initializer: int | None = None,
     ):
         self.scope = scope
         self.index = index
         self.node = node
-        self.tensor = tensor
+        self.initializer = initializer
+        #: The number of the weight, from when the stream has referred to it on.
+        self.number: int | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """The initializer."""
+        assert self.initializer is not None
+        proto = self.scope.proto
+        assert isinstance(proto, onnx.GraphProto)
+        sparse = self.initializer - len(proto.initializer)
+        return (
+            proto.initializer[self.initializer] if sparse < 0 else proto.sparse_initializer[sparse]
+        )
+
+    def __str__(self) -> str:
+        return f"weight {self.number}, {tensor_name(self.tensor)!r}"
 
 
 class Node:
@@ -79,29 +96,40 @@ class Node:
 
     Parameters
     ----------
-    proto : onnx.NodeProto
-        The message.
+    scope : Scope
+        The graph that it belongs to.
+    index : int
+        Which one of the message it is.
     """
 
-    __slots__ = ("attributes", "inputs", "number", "pending", "proto", "subgraphs")
+    __slots__ = ("index", "inputs", "number", "pending", "scope", "subgraphs")
 
-    def __init__(self, proto: onnx.NodeProto):
-        self.proto = proto
+    def __init__(self, scope: Scope, index: int):
+        self.scope = scope
+        self.index = index
         #: Its number in the order of the nodes, which it gets after all that it depends on.
         self.number = -1
         #: What its inputs stand for; None for one that is empty.
-        self.inputs: list[Value | None] = []
-        #: Its attributes, by name, and the graphs in those that hold graphs.
-        self.attributes: list[AttributeProto] = []
-        self.subgraphs: dict[str, list[Scope]] = {}
+        self.inputs: Sequence[Value | None] = ()
+        #: The graphs in its attributes, by the attribute's name.
+        self.subgraphs: dict[str, list[Scope]] | None = None
         #: What it depends on and was not visited yet.
-        self.pending: Iterator[Value | None] = iter(())
+        self.pending: Iterator[Value | None] = _NOTHING
+
+    @property
+    def proto(self) -> onnx.NodeProto:
+        """The message."""
+        return self.scope.proto.node[self.index]
 
     def __str__(self) -> str:
+        proto = self.proto
         if self.number < 0:
-            return node_text(self.proto)
-        name = f", {self.proto.name!r}" if self.proto.name else ""
-        return f"node {self.number}{name} ({self.proto.op_type})"
+            return node_text(proto)
+        name = f", {proto.name!r}" if proto.name else ""
+        return f"node {self.number}{name} ({proto.op_type})"
+
+
+_NOTHING: Iterator[Value | None] = iter(())
 
 
 class Scope:
@@ -154,15 +182,17 @@ class Scope:
         #: The values of the graphs around it that it uses, in the order of their first use.
         self.captured: dict[Value, None] = {}
         self._nodes: dict[int, Node] = {}  # the same and those being visited, by their index
-        self._protos = proto.node
         # One table for this graph and those around it, because no two of them may define a name.
         self._visible: dict[str, Value] = {} if outer is None else outer._visible
         own = self._define()
         #: What is put out, of this graph or of one around it.
         self.outputs = self._find_outputs()
         self._number_nodes()
-        for name in own:
-            del self._visible[name]
+        if outer is None:
+            self._visible.clear()  # the names are not needed any longer
+        else:
+            for name in own:
+                del self._visible[name]
 
     def node(self, value: Value) -> Node:
         """Give the counted node that computes a value of this graph."""
@@ -186,14 +216,15 @@ class Scope:
             if value is not None:
                 define(name, value, "an input")
         if isinstance(proto, onnx.GraphProto):
-            for tensor in itertools.chain(proto.initializer, proto.sparse_initializer):
+            tensors = itertools.chain(proto.initializer, proto.sparse_initializer)
+            for index, tensor in enumerate(tensors):
                 name = tensor_name(tensor)
                 found = visible.get(name)
-                if found is not None and found.scope is self and found.tensor is None:
-                    found.tensor = tensor  # the default of an input
+                if found is not None and found.scope is self and found.initializer is None:
+                    found.initializer = index  # the default of an input
                 elif name:
-                    define(name, Value(self, tensor=tensor), "an initializer")
-        for number, node in enumerate(self._protos):
+                    define(name, Value(self, initializer=index), "an initializer")
+        for number, node in enumerate(proto.node):
             for index, name in enumerate(node.output):
                 if name:
                     define(name, Value(self, index, number), node)
@@ -240,7 +271,7 @@ class Scope:
         # Depth-first and post-order, with a stack of its own: recursion would end at a depth of
         # some hundred nodes.
         nodes, captured = self._nodes, self.captured
-        root = Node(onnx.NodeProto())
+        root = Node(self, -1)
         root.pending = iter(self.outputs)
         stack = [root]
         while stack:
@@ -262,14 +293,15 @@ class Scope:
                         )
             else:
                 stack.pop()
+                node.pending = _NOTHING
                 if stack:
                     node.number = len(self.order)
                     self.order.append(node)
 
     def _visit(self, index: int) -> Node:
         """Begin to visit a node: resolve its names, and those of the graphs in it."""
-        proto = self._protos[index]
-        node = self._nodes[index] = Node(proto)
+        proto = self.proto.node[index]
+        node = self._nodes[index] = Node(self, index)
         place = Place(self.place, node)
         check_fields(proto, place)
         visible = self._visible
@@ -279,17 +311,21 @@ class Scope:
             missing = next(name for name in proto.input if name and name not in visible)
             raise self._undefined(missing, node) from None
         dependencies = node.inputs
-        if len(proto.attribute):
-            node.attributes = sorted_attributes(proto.attribute, place)
-            for attribute in node.attributes:
-                if attribute.type in GRAPH_TYPES and not attribute.ref_attr_name:
-                    scopes = [
-                        Scope(graph, self.imports, where, self)
-                        for graph, where in placed_graphs(attribute, place)
-                    ]
-                    node.subgraphs[attribute.name] = scopes
-                    for scope in scopes:
-                        dependencies = [*dependencies, *scope.captured]
+        with_graphs = [
+            attribute
+            for attribute in proto.attribute
+            if attribute.type in GRAPH_TYPES and not attribute.ref_attr_name
+        ]
+        if with_graphs:
+            node.subgraphs = {}
+            for attribute in sorted_attributes(with_graphs, place):
+                scopes = [
+                    Scope(graph, self.imports, where, self)
+                    for graph, where in placed_graphs(attribute, place)
+                ]
+                node.subgraphs[attribute.name] = scopes
+                for scope in scopes:
+                    dependencies = [*dependencies, *scope.captured]
         node.pending = iter(dependencies)
         return node
 
