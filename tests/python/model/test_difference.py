@@ -18,6 +18,8 @@ from small_models import (
     tensor_model,
 )
 
+from tvm_model_hash.model.contents import FileContent
+from tvm_model_hash.model.difference import explain
 from tvm_model_hash.model.digest import model_record
 
 
@@ -114,7 +116,7 @@ CHANGES = {
     ),
     "operator set": (
         {'<ir_version: 10, opset_import: ["" : 17': '<ir_version: 10, opset_import: ["" : 18'},
-        "node 0, 'my_mul' (Mul): operator set version 17 in the first model, 18 in the second",
+        "version of ai.onnx 17 in the first model, 18 in the second",
     ),
     "order of operands": (
         {"Mul (x, w)": "Mul (w, x)"},
@@ -281,7 +283,8 @@ def test_big_weights_are_said_to_differ():
     check_differ(
         tensor_model(floats("a", content)),
         tensor_model(floats("b", other)),
-        "weight 0, 'a' (in the second model weight 0, 'b'): content differs",
+        "weight 0, 'a' (in the second model weight 0, 'b'): content, at element 999999, 0 in the "
+        "first model, 1 in the second",
     )
 
 
@@ -290,3 +293,90 @@ def test_element_type_that_is_not_known_yet():
     other = copy.deepcopy(model)
     other.graph.input[0].type.tensor_type.elem_type = 99
     check_differ(model, other, "input 'x': type FLOAT in the first model, type 99 in the second")
+
+
+def saved(model, path):
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0, location=path.stem)
+    return path
+
+
+def test_the_first_element_that_differs_is_named_wherever_the_weights_are(tmp_path):
+    content = np.zeros(3_000_000, np.float32)
+    other = content.copy()
+    other[[2_000_001, 2_000_007]] = 0.5
+    a, b = tensor_model(floats("w", content)), tensor_model(floats("w", other))
+    typed = copy.deepcopy(b)
+    typed.graph.initializer[0].CopyFrom(
+        helper.make_tensor("w", TensorProto.FLOAT, [3_000_000], other)
+    )
+    onnx.save(a, tmp_path / "inline.onnx")
+    sources_a = [a, tmp_path / "inline.onnx", saved(copy.deepcopy(a), tmp_path / "a.onnx")]
+    sources_b = [b, typed, saved(copy.deepcopy(b), tmp_path / "b.onnx")]
+    for source_a in sources_a:
+        for source_b in sources_b:
+            assert explain(source_a, source_b) == (
+                "weight 0, 'w': content, at element 2000001, 0 in the first model, 0.5 in the "
+                "second"
+            )
+
+
+def test_only_the_weight_that_differs_is_read_again(tmp_path, monkeypatch):
+    weights = [floats(f"w{index}", np.full(100_000, index)) for index in range(4)]
+    a, b = tensor_model(*weights), tensor_model(*weights[:3], floats("w3", np.full(100_000, 7)))
+    paths = [saved(a, tmp_path / "a.onnx"), saved(b, tmp_path / "b.onnx")]
+    reads = []
+    read = FileContent.read
+
+    def counted(content, index):
+        reads.append(content)
+        return read(content, index)
+
+    monkeypatch.setattr(FileContent, "read", counted)
+    assert explain(*paths) == (
+        "weight 3, 'w3': content, at element 0, 3 in the first model, 7 in the second"
+    )
+    twice = {content for content in reads if reads.count(content) > 1}
+    assert len(set(reads)) == 8
+    assert len(twice) == 2
+
+
+@pytest.mark.parametrize(
+    ("data_type", "raw", "other", "found"),
+    [
+        (
+            TensorProto.BOOL,
+            b"\0\1",
+            b"\0\0",
+            "content [False, True] in the first model, [False, False]",
+        ),
+        (
+            TensorProto.FLOAT16,
+            b"\0\x3c\0\0",
+            b"\0\0\0\0",
+            "content [1, 0] in the first model, [0, 0]",
+        ),
+        (
+            TensorProto.BFLOAT16,
+            b"\1\0\0\0",
+            b"\2\0\0\0",
+            "content [1, 0] in the first model, [2, 0]",
+        ),
+        (TensorProto.INT4, b"\x21", b"\x31", "content [33] in the first model, [49]"),
+    ],
+)
+def test_elements_are_shown_as_numbers_or_else_by_their_bits(data_type, raw, other, found):
+    models = [
+        tensor_model(TensorProto(name="w", data_type=data_type, dims=[2], raw_data=data))
+        for data in (raw, other)
+    ]
+    check_differ(*models, f"weight 0, 'w': {found} in the second")
+
+
+def test_strings_are_shown():
+    models = [
+        tensor_model(helper.make_tensor("w", TensorProto.STRING, [2], strings))
+        for strings in ([b"a", b"b"], [b"a", b"c"])
+    ]
+    check_differ(
+        *models, "weight 0, 'w': content ['a', 'b'] in the first model, ['a', 'c'] in the second"
+    )
