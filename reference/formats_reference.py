@@ -27,6 +27,13 @@ def require(condition, reason, *what):
         raise FormatError(reason, *what)
 
 
+def text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError("not UTF-8", content) from error
+
+
 def record(content: bytes) -> dict:
     """The fields of a record: key and value."""
     require(len(content) <= 1024, "a record of over 1,024 bytes")
@@ -133,7 +140,7 @@ def executable(content: bytes) -> dict:
         kind = file.u32()
         require(kind in (0, 1), "a constant that is neither here nor late-bound", kind)
         if kind:
-            late_bound.append(file.string().decode())
+            late_bound.append(text(file.string()))
         else:
             file.tensor()
     file.array()
@@ -149,7 +156,7 @@ def executable(content: bytes) -> dict:
         require(re.fullmatch(rb"[0-9]{1,19}", instructions), "not a number", instructions)
         names = file.strings()
         if name == b"main":
-            parameters = [name.decode() for name in names]
+            parameters = list(map(text, names))
         file.array()
         for _ in range(int(instructions)):
             file.array()
@@ -175,17 +182,15 @@ def tensor_list(content: bytes) -> dict:
     if file.position < len(content):
         fields = record(file.string())
         file.end()
-    return {"record": fields, "names": [name.decode() for name in names]}
+    return {"record": fields, "names": list(map(text, names))}
 
 
 def manifest(content: bytes) -> dict:
     """Of ``SHA256SUMS``: the record, and each file's size and digest."""
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError("not UTF-8") from error
-    *lines, last, end = text.split("\n") if text.count("\n") > 2 else ["", "", ""]
-    require(end == "" and lines[0] == "# tvm-model-hash seal/1", "not a manifest")
+    lines = text(content).split("\n")
+    require(lines[0] == "# tvm-model-hash seal/1" and lines[-1] == "", "not a manifest")
+    require(len(lines) > 3, "no line for the record")
+    *lines, last, _ = lines
     match = re.fullmatch("# sha256 of the lines above: ([0-9a-f]{64})", last)
     require(match, "no digest of the lines")
     above = content[: -len(last) - 1]

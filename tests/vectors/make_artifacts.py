@@ -177,6 +177,9 @@ GOOD = {
             table=(device("", 2), device("", 1, 3), device(SHORT, 1, 3)), host=1
         ),
         "no constants, no functions": executable(constants=(), functions=()),
+        "another function's parameter that is not UTF-8": executable(
+            functions=(strings(b"\xff", "0", "0") + strings(b"\xff") + array(), FUNCTION)
+        ),
         "two functions": executable(
             functions=(strings("f", "0", "0") + strings() + array(), FUNCTION)
         ),
@@ -301,6 +304,10 @@ BAD = {
             executable(functions=(strings("main", "2", "") + strings() + array(),)),
             executable(functions=(strings("main", "2", "1.0") + strings() + array(),)),
         ],
+        "not UTF-8": [
+            executable(constants=(late(b"\xff"),)),
+            executable(functions=(strings("main", "2", "0") + strings(b"\xff") + array(0),)),
+        ],
         "something behind the end": [executable(behind=b"\0"), executable(behind=string(RECORD))],
     },
     "constants": {
@@ -313,6 +320,7 @@ BAD = {
         ],
         "not a list of tensors": [constants(magic=0), tensor()],
         "another number of tensors than of names": [constants(names=("a",)), constants(number=3)],
+        "not UTF-8": [constants(names=("a", b"\xc3"))],
         "not a tensor": [constants(tensors=(tensor(), tensor(magic=1)))],
         "a tensor of another size": [constants(tensors=(tensor(), tensor(shape=(1,))))],
         "not a record": [
@@ -352,6 +360,7 @@ BAD = {
         "no line for the record": [
             manifest(record=""),
             manifest(first="# tvm-model-hash seal/1\n\n"),
+            "# tvm-model-hash seal/1\n",
         ],
         "not a record": [
             manifest(record="None"),

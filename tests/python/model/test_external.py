@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
-from test_digest import floats, tensor_model
+from small_models import floats, tensor_model
 from test_file import LARGE, MEMORY_RUN, bytes_of
 from test_protobuf_bytes import UNKNOWN, large_model, naive, raw, run, written_by_hand
 

@@ -13,8 +13,8 @@ from google.protobuf.internal import api_implementation
 from graph_strategies import models
 from hypothesis import HealthCheck, given, settings
 from onnx import AttributeProto, TensorProto
+from small_models import network
 from test_canonical import DATA, node_tests
-from test_digest import network
 
 from tvm_model_hash import ModelSerializationError, model_hash, model_record
 from tvm_model_hash.model import hashing, protobuf_bytes
