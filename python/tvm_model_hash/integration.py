@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import activation
 from .checking import verdict
 from .checking.hash_file import write_hash_file
 from .errors import InvalidModelError, NoHashError
@@ -38,7 +39,10 @@ def record_of_import(model: onnx.ModelProto) -> Record:
         If the model is not an ``onnx.ModelProto``.
     ModelHashError
         If it cannot be digested.
+    UnsupportedTVMError
+        If the TVM of this process could not be patched as it is needed.
     """
+    activation.require()
     check_model_type(model)  # the digests would take a path as well
     try:
         return model_record(model)
