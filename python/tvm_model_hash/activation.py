@@ -140,15 +140,17 @@ def uninstall():
 def is_installed():
     """Whether TVM's modules are patched in this process, or will be when they are imported.
 
+    What another importer has loaded is patched first, where it was not yet.
+
     Returns
     -------
     installed : bool
         False after :func:`uninstall`, with ``TVM_MODEL_HASH=0`` in the environment, and beside
-        a TVM that can't be patched. Also False where something else has loaded or replaced what
-        is to be patched.
+        a TVM that can't be patched. Also False where something else has replaced what was patched.
     """
     if _finder not in sys.meta_path:
         return False
+    _patch_loaded()
     loaded = _loaded()
     if not loaded:
         return True
@@ -277,16 +279,15 @@ def _loaded():
 
 def _patch_loaded():
     for name in _loaded():
-        module = sys.modules[name]
-        # Executed again, a module has a new spec.
-        if _patched.get(name, _MISSING) is not getattr(module, "__spec__", None):
-            _patch(module)
+        _patch(sys.modules[name])
 
 
 def _patch(module):
     """Patch one of TVM's modules. Never raises: TVM without this package beats no TVM."""
-    name = module.__spec__.name
-    if sys.modules.get("tvm") is None or name in _busy:
+    spec = getattr(module, "__spec__", None)
+    name = getattr(spec, "name", None)
+    # Executed again, a module has a new spec. Whatever others do after the patch is theirs.
+    if sys.modules.get("tvm") is None or name in _busy or _patched.get(name) is spec:
         return
     _busy.add(name)
     try:
@@ -303,7 +304,7 @@ def _patch(module):
         )
         _refuse(module, _faults[name])
     finally:
-        _patched[name] = module.__spec__
+        _patched[name] = spec
         _busy.discard(name)
 
 
@@ -458,8 +459,11 @@ def _probe(module, path, original, replacement):
 
 
 def _set(owner, attribute, original, replacement):
+    # Where a module was reloaded, its package still has what was set before.
+    stale = [new for where, name, _, new in _applied if where is owner and name == attribute]
     for place in _places(owner):
-        if vars(place).get(attribute, _MISSING) is original:
+        found = vars(place).get(attribute, _MISSING)
+        if any(found is known for known in (original, *stale)):
             setattr(place, attribute, replacement)
     _applied.append((owner, attribute, original, replacement))
 
