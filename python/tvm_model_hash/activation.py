@@ -300,7 +300,9 @@ def _patch(module):
     except Exception as error:
         # Nobody may want a hash, so it is told who asks for one.
         _faults[name] = (
-            str(error) if isinstance(error, _Fault) else f"{name}: {type(error).__name__}: {error}"
+            str(error)
+            if isinstance(error, _MissingError)
+            else f"{name}: {type(error).__name__}: {error}"
         )
         _refuse(module, _faults[name])
     finally:
@@ -308,7 +310,7 @@ def _patch(module):
         _busy.discard(name)
 
 
-class _Fault(Exception):
+class _MissingError(Exception):
     """Something that is needed of TVM is missing."""
 
 
@@ -414,7 +416,7 @@ def _apply(module, integration, replacements):
             path.append(_directory(name))
     for path in replacements:
         if _place(module, path)[0] is None:
-            raise _Fault(f"{module.__name__} has no {path.rpartition('.')[0]}")
+            raise _MissingError(f"{module.__name__} has no {path.rpartition('.')[0]}")
     source = _integration(module, integration)
     found = []
     for path, name in replacements.items():
@@ -445,14 +447,14 @@ def _probe(module, path, original, replacement):
     if not hasattr(function, "__wrapped__"):
         return  # it is new
     if not callable(original):
-        raise _Fault(f"{module.__name__} has no {path}")
+        raise _MissingError(f"{module.__name__} has no {path}")
     import inspect
 
     code = function.__code__
     needed = code.co_varnames[: code.co_argcount - len(function.__defaults__ or ())]
     parameters = inspect.signature(original).parameters
     if tuple(parameters)[: len(needed)] != needed:
-        raise _Fault(
+        raise _MissingError(
             f"{module.__name__}.{path} has the parameters ({', '.join(parameters)}), expected "
             f"({', '.join(needed)}) to be the first"
         )

@@ -2,6 +2,7 @@
 """For the tests of the hook: what it has patched, and copies of TVM with a change."""
 
 import importlib.util
+import os
 import pathlib
 
 from conftest import run_python
@@ -47,7 +48,8 @@ def changed_tvm(directory, changes):
     """
     _link(TVM, directory / "tvm", changes)
     # The libraries are looked for beside files that are no links any more.
-    return {"PYTHONPATH": str(directory), "TVM_LIBRARY_PATH": str(TVM)}
+    path = os.pathsep.join(filter(None, [str(directory), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": path, "TVM_LIBRARY_PATH": str(TVM)}
 
 
 def _link(source, target, changes):

@@ -117,7 +117,8 @@ with warnings.catch_warnings(record=True) as caught:
     import tvm, tvm_model_hash
     from tvm import relay
     import onnx.parser
-    model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 15]> g (float[2] x) => (float[2] y) { y = Relu(x) }')
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 15]> g (float[2] x) => (float[2] y) { y = Relu(x) }')
     installed = tvm_model_hash.is_installed()
     relay.frontend.from_onnx(model)
     relay.frontend.from_onnx(model, get_hash=False)

@@ -23,16 +23,15 @@ PACKAGE = pathlib.Path(tvm_model_hash.__file__).parent
 CHECKED = ["tvm.relay.backend", "tvm.relay.frontend", "tvm.relay.quantize", "tvm.runtime"]
 
 
-def python(*arguments, **options):
-    """Run the interpreter of the tests; its output, without what it says of its version."""
-    options = {"executable": sys.executable, "check": True, "cwd": os.sep, **options}
+def python(*arguments, executable=sys.executable, env=(), check=True):
+    """Run an interpreter, by default the one of the tests, away from the sources."""
     return subprocess.run(
-        [options.pop("executable"), *map(str, arguments)],
-        env={**os.environ, **options.pop("env", {})},
+        [executable, *map(str, arguments)],
+        env={**os.environ, **dict(env)},
+        cwd=os.sep,
+        check=check,
         text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
+        capture_output=True,
     )
 
 
@@ -125,7 +124,9 @@ print(failed, tvm_model_hash.is_installed())
 
 
 def test_a_tvm_that_fails_to_import_fails_with_its_own_error(tmp_path):
-    broken = {"driver/__init__.py": ("from .build_module import", "1 / 0\nfrom .build_module import")}
+    broken = {
+        "driver/__init__.py": ("from .build_module import", "1 / 0\nfrom .build_module import")
+    }
     env = changed_tvm(tmp_path, broken)
     code = """
 import sys
@@ -455,7 +456,9 @@ def wheels(tmp_path_factory):
         assert project.count('version = "0.1.0"') == 1
         project = project.replace('version = "0.1.0"', f'version = "{version}"')
         # What is tested is not the C++ library.
-        project = project.replace("[tool.scikit-build]\n", "[tool.scikit-build]\nwheel.cmake = false\n")
+        project = project.replace(
+            "[tool.scikit-build]\n", "[tool.scikit-build]\nwheel.cmake = false\n"
+        )
         (sources / "pyproject.toml").write_text(project)
         python("-m", "pip", "wheel", "--no-deps", "--no-cache-dir", "-w", sources / "dist", sources)
         (made[version],) = (sources / "dist").glob("*.whl")
