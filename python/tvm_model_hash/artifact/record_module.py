@@ -11,7 +11,7 @@ import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..errors import ArtifactError, RecordError
 from ..record import RECORD_VERSION, Record
@@ -132,6 +132,22 @@ def payload(record: Record, names: Iterable[str] = ()) -> bytes:
     return data
 
 
+def names_in(payload: bytes) -> list[str]:
+    """Read the names of the tensors in a payload.
+
+    Parameters
+    ----------
+    payload : bytes
+        As :func:`payload` writes it.
+
+    Returns
+    -------
+    names : list of str
+    """
+    _, *names = payload.decode("ascii").split("\n")
+    return [unquote_to_bytes(name).decode() for name in names]
+
+
 def llvm_ir(
     payload: bytes, machine: Machine, engine: Engine, system_lib_prefix: str | None = None
 ) -> str:
@@ -162,7 +178,7 @@ def llvm_ir(
     section = {apple: f', section "{MACH_O_SECTION}"', windows: f', section "{PE_SECTION}"'}.get(
         True, ""
     )
-    # Without its name, the path of the file it is loaded from would go into the object.
+    # Without its name, that of the file it is loaded from would go into the object.
     lines = [
         'source_filename = "tvm_model_hash"',
         f'target datalayout = "{machine.layout}"',
@@ -175,8 +191,10 @@ def llvm_ir(
         lines.append(f'@tvm_model_hash_note = internal constant {_note(payload)}, section '
                      f'"{NOTE_SECTION}", align 4')  # fmt: skip
         kept.append("@tvm_model_hash_note")
+    # In ELF linkers keep notes anyway, and what llvm.used adds for them makes an object one of GNU.
+    used = "llvm.compiler.used" if elf else "llvm.used"
     lines.append(
-        f"@llvm.used = appending global [{len(kept)} x ptr] "
+        f"@{used} = appending global [{len(kept)} x ptr] "
         f'[{", ".join(f"ptr {name}" for name in kept)}], section "llvm.metadata"'
     )
     record_bytes = len(payload.partition(b"\n")[0])
@@ -186,7 +204,7 @@ def llvm_ir(
     }
     abi = _RelayIR if engine is Engine.RELAY else _RelaxIR
     functions = {abi.symbol(prefix, name): text for name, text in texts.items()}
-    lines += abi.declarations(system_lib_prefix)
+    lines += abi.declarations(system_lib_prefix, windows)
     for name, text in functions.items():
         lines += abi.function(name, text, export, machine, system_lib_prefix)
     flags = [f'!{{i32 2, !"tvm_target", !"{machine.target}"}}']
@@ -280,7 +298,7 @@ class _RelaxIR:
         return f"__tvm_ffi_{prefix}{name}"
 
     @staticmethod
-    def declarations(system_lib_prefix: str | None) -> list[str]:
+    def declarations(system_lib_prefix: str | None, windows: bool) -> list[str]:
         return ["declare i32 @TVMFFIStringFromByteArray(ptr, ptr)"]
 
     @staticmethod
@@ -314,26 +332,23 @@ class _RelayIR:
         return f"{prefix}{name}"
 
     @classmethod
-    def declarations(cls, system_lib_prefix: str | None) -> list[str]:
-        maker = (
-            f"@tvm_model_hash_maker = internal constant {_bytes(cls._MAKER.encode() + bytes(1))}"
-        )
-        context = f"@{system_lib_prefix or ''}__tvm_module_ctx = weak global ptr null"
-        if system_lib_prefix is not None:
-            return [
-                maker,
-                context,
+    def declarations(cls, system_lib_prefix: str | None, windows: bool) -> list[str]:
+        name = _bytes(cls._MAKER.encode() + bytes(1))
+        lines = [f"@tvm_model_hash_maker = internal constant {name}"]
+        pointers = [f"{system_lib_prefix or ''}__tvm_module_ctx"]
+        if system_lib_prefix is None:
+            # As in the kernels: the loader puts the addresses of the runtime's functions there,
+            # so that a library needs no runtime to be linked.
+            pointers += ["__TVMBackendGetFuncFromEnv", "__TVMFuncCall"]
+        else:
+            lines += [
                 "declare i32 @TVMBackendGetFuncFromEnv(ptr, ptr, ptr)",
                 "declare i32 @TVMFuncCall(ptr, ptr, ptr, i32, ptr, ptr)",
             ]
-        # As in the kernels: the loader puts the addresses of the runtime's functions there, so
-        # that a library needs no runtime to be linked.
-        return [
-            maker,
-            context,
-            "@__TVMBackendGetFuncFromEnv = weak global ptr null",
-            "@__TVMFuncCall = weak global ptr null",
-        ]
+        for pointer in pointers:
+            lines += [f"${pointer} = comdat any"] * windows
+            lines += [f"@{pointer} = weak global ptr null{', comdat' * windows}"]
+        return lines
 
     @classmethod
     def function(
