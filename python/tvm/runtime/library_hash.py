@@ -141,7 +141,7 @@ def get_parameter_names(module):
     return [name for data in payloads for name in names_in(data)]
 
 
-def import_record(module, record, names=(), target=None):
+def import_record(module, record, names=()):
     """Put a record into compiled code, in place of the one that it may have.
 
     Parameters
@@ -152,9 +152,6 @@ def import_record(module, record, names=(), target=None):
         The record.
     names : iterable of str
         Names of the tensors that the code needs from a file of parameters.
-    target : tvm.target.Target, optional
-        For which machine a record is made where nothing was compiled, because the model computes
-        nothing. By default there is no place for a record then.
     """
     data = payload(record, names)
     if data in [_own_payload(node) for node in _tree(module)]:
@@ -175,11 +172,8 @@ def import_record(module, record, names=(), target=None):
             prefix = ""
         made = _llvm_module(data, str(place.get_function("_get_target_string")()), prefix)
     elif "c" in compiled:
+        # For a model that computes nothing TVM has an empty one of this kind.
         place, made = compiled["c"], _c_module(data)
-    elif target is not None and target.kind.name == "llvm":
-        place, made = module, _llvm_module(data, str(target))
-    elif target is not None and target.kind.name == "c":
-        place, made = module, _c_module(data)
     else:
         if get_library_record(module) != record:
             warnings.warn(

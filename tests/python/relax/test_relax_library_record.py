@@ -166,7 +166,7 @@ def test_a_linker_for_another_platform_gets_objects_only(tmp_path):
     assert {path.rpartition(".")[2] for path in seen} == {"o"}
 
 
-@pytest.mark.parametrize("target", ["llvm", "c"])
+@pytest.mark.parametrize("target", ["llvm", "c", None])
 def test_a_model_that_computes_nothing_carries_it(target, tmp_path):
     executable = compile_model(net("Identity(x)"), target)
     assert check(net("Identity(x)"), executable).status is Status.MATCH
