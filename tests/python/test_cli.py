@@ -103,7 +103,7 @@ def test_show(directory, record):
         output = f"{name}: {kind}, {size} bytes\n{digests(record)}"
         done(run("show", name, cwd=directory), output)
     size = f"{(directory / 'deployment/lib.so').stat().st_size:,}"
-    kind = "TVM library without an executable in a shared library"
+    kind = "TVM kernel library in a shared library"
     output = f"deployment/lib.so: {kind}, {size} bytes\nno record\n"
     done(run("show", "deployment/lib.so", cwd=directory), output)
     done(

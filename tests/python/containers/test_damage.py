@@ -206,6 +206,20 @@ def test_tens_of_thousands_of_segments_are_refused():
     refused(elf(phnum=65534) + bytes(65534 * 56), "65534 segments, more than the limit of 4096")
 
 
+def test_a_section_or_segment_outside_of_the_file_is_an_error():
+    data = bytearray(library(X86_64).read_bytes())
+    sections, count = struct.unpack_from("<Q", data, 40)[0], struct.unpack_from("<H", data, 60)[0]
+    for number in range(1, count):
+        place = sections + 64 * number
+        if struct.unpack_from("<I", data, place + 4)[0] != 8:  # not one without bytes
+            damaged = bytearray(data)
+            struct.pack_into("<Q", damaged, place + 32, len(data))
+            refused(bytes(damaged), f"its section {number} would be the bytes")
+    damaged = bytearray(library(MAC_ARM).read_bytes())
+    struct.pack_into("<Q", damaged, 32 + 48, len(damaged) + 1)  # of the first segment
+    refused(bytes(damaged), "its segment would be the bytes")
+
+
 def test_too_many_sections_are_refused():
     data = bytearray(elf(shnum=0) + bytes(64 * 1000))
     place = struct.unpack_from("<Q", data, 40)[0]
@@ -303,6 +317,19 @@ def test_a_file_larger_than_the_tar_is_refused():
     header = tarfile.TarInfo("a.o")
     header.size = 1 << 50
     refused(header.tobuf(tarfile.GNU_FORMAT) + bytes(4096), "damaged or truncated: its file 'a.o'")
+
+
+def test_an_end_of_a_tar_of_one_block_is_an_error():
+    data = tar_of({"a.o": object_file(X86_64).read_bytes()}).rstrip(b"\0")
+    data = data.ljust(-(-len(data) // 512) * 512 + 512, b"\0")
+    refused(data, "its end of the archive would be the bytes")
+    refused(data + b"text".ljust(512, b"\0"), "has one empty block, expected two")
+
+
+def test_a_header_of_a_tar_with_a_wrong_checksum_is_an_error():
+    data = bytearray(tar_of({"a.o": object_file(X86_64).read_bytes()}))
+    data[0] ^= 1
+    refused(bytes(data), "the header at 0 in it has a wrong checksum")
 
 
 def test_too_many_files_in_a_tar_are_refused():

@@ -117,6 +117,15 @@ def test_a_wasm_library_that_is_loaded_beside_others_is_read():
         assert payloads(found) == [RECORD]
 
 
+@pytest.mark.parametrize("target", ["aarch64-macos", "x86-windows-gnu"])
+def test_what_the_format_puts_before_a_name_is_not_of_the_name(target):
+    symbols = (("_tvm_dev_mblob", BLOB), ("other", BLOB))  # in the file, with one _ more
+    with opened(object_file(target, symbols=symbols)) as found:
+        (binary,) = found.binaries
+        assert list(binary.search(("__tvm_dev_mblob",))) == []
+        assert [symbol.name for symbol in binary.search(("_tvm_dev_mblob",))] == ["_tvm_dev_mblob"]
+
+
 # What other tools make of a library
 
 
@@ -135,6 +144,7 @@ def stripped(data, tmp_path, *options):
         ("-Wl,--hash-style=gnu",),
         ("-Wl,--hash-style=both",),
         ("-fvisibility=hidden",),
+        ("-Wl,--build-id=sha1",),  # another note, in the same segment and in another section
         ("-O2", "-flto"),
         ("-Wl,-z,relro", "-Wl,-z,now"),
     ],
