@@ -55,11 +55,11 @@ def _digest(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    if os.path.isdir(arguments.artifact):
-        return _show_directory(arguments)
-    from .artifact.record_io import read_artifact
+    from .checking.deployment import Deployment, read
 
-    artifact = read_artifact(arguments.artifact)
+    artifact = read(arguments.artifact)
+    if isinstance(artifact, Deployment):
+        return _show_deployment(arguments, artifact)
     fields = {"path": artifact.path, **_artifact_fields(artifact)}
     written = f", by TVM {artifact.tvm_version}" if artifact.tvm_version else ""
     lines = [f"{artifact.path}: {_artifact_text(artifact)}{written}, {artifact.size:,} bytes"]
@@ -67,10 +67,7 @@ def _show(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _show_directory(arguments: argparse.Namespace) -> int:
-    from .checking.deployment import Deployment
-
-    deployment = Deployment.read(arguments.artifact)
+def _show_deployment(arguments: argparse.Namespace, deployment: Any) -> int:
     sealed = "sealed" if deployment.seal else "not sealed"
     rows = [("part", "what", "model", "covered by")]
     for part in deployment.parts:
@@ -116,7 +113,7 @@ def _artifact_fields(artifact: Any) -> dict[str, Any]:
 
 
 def _cover(deployment: Any, part: Any) -> str | None:
-    covers = ["record"] * (part.record is not None) + ["seal"] * (part.name in deployment.sealed)
+    covers = ["record"] * (part.record is not None) + ["seal"] * (part.file in deployment.sealed)
     return " and ".join(covers) or None
 
 
@@ -152,8 +149,8 @@ def _check(arguments: argparse.Namespace) -> int:
     color = {Status.MATCH: "green", Status.EQUIVALENT: "yellow"}.get(verdict.status, "red")
     label = verdict.status.value.replace("_", " ")
     lines = [_colored(color, f"{label}: {verdict.reason}", sys.stdout)]
-    if verdict.status is not Status.MATCH:
-        found = "no record" if verdict.found is None else verdict.found.model
+    found = "no record" if verdict.found is None else verdict.found.model
+    if verdict.status is not Status.MATCH and found != verdict.expected.model:
         lines += [f"expected  {verdict.expected.model}", f"found     {found}"]
     if verdict.ok:
         lines += _scope_lines(verdict)
@@ -271,7 +268,14 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     model_help = "an ONNX file, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
-    artifact_help = "what TVM wrote (code.ro, a library, parameters), or a deployment's directory"
+    artifact_help = (
+        "code.ro, a library (.so, .tar), a graph (.json), parameters (of TVM, .npz, "
+        "tensor-cache.json, .safetensors), or the directory of a deployment"
+    )
+    tagged_help = (
+        "code.ro, a graph (.json) or parameters (of TVM, .npz, tensor-cache.json, .safetensors), "
+        "replaced unless -o is given"
+    )
 
     sub = command("digest", _digest, "print the digests of a model", "model.onnx")
     sub.add_argument("model", metavar="MODEL", help="an ONNX file")
@@ -298,13 +302,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("directory", metavar="DIR", help="the directory of a deployment")
 
     sub = command(
-        "tag", _tag, "put a record into a code.ro, or replace it", "code.ro --model model.onnx"
+        "tag", _tag, "put a record into an artifact, or replace it", "code.ro --model model.onnx"
     )
-    sub.add_argument("artifact", metavar="ARTIFACT", help="a code.ro, replaced unless -o is given")
+    sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
     sub.add_argument("--model", metavar="MODEL", required=True, help=model_help)
     sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
 
-    sub = command("strip", _strip, "remove the record from a code.ro", "code.ro -o stock.ro")
-    sub.add_argument("artifact", metavar="ARTIFACT", help="a code.ro, replaced unless -o is given")
+    sub = command("strip", _strip, "remove the record from an artifact", "code.ro -o stock.ro")
+    sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
     sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
     return parser

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from . import activation
 from .checking import verdict
 from .checking.copies import private_copies
 from .checking.dependencies import refuse_dependencies
@@ -22,7 +23,7 @@ from .checking.manifest import seal
 from .checking.parts import read_parts
 from .errors import ArtifactError, HashConflictError, InvalidModelError, NoHashError
 from .files import new_directory
-from .model.digest import check_model_type, model_hash, model_record
+from .model.digest import model_hash, model_record
 from .record import Record, conflict
 
 if TYPE_CHECKING:
@@ -98,7 +99,12 @@ def record_of_import(model: onnx.ModelProto) -> Record:
         If the model is not an ``onnx.ModelProto``.
     ModelHashError
         If it cannot be digested.
+    UnsupportedTVMError
+        If the TVM of this process could not be patched as it is needed.
     """
+    from .model.contents import check_model_type
+
+    activation.require()
     check_model_type(model)  # the digests would take a path as well
     try:
         return model_record(model)

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes models.json: small models and their digests, by the reference implementation.
+"""Writes models.json and invalid_models.json: small models with their digests, or without.
 
-Run it after a change of the list below, with any version of onnx: ``python make_models.py``.
-Two models have the same graph and weights only where SAME says so.
+Run it after a change of the lists, with any version of onnx: ``python make_models.py``. The
+digests, and the reasons why there are none, are those of the reference implementation. Two
+models have the same graph and weights only where SAME says so.
 """
 
+import contextlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import onnx.parser
 from google.protobuf import text_format
 
 PATH = Path(__file__).with_name("models.json")
+INVALID_PATH = Path(__file__).with_name("invalid_models.json")
 sys.path.append(str(PATH.parents[2] / "reference"))
 
 import canonical_reference  # noqa: E402
+import invalid_models  # noqa: E402
+import odd_encodings  # noqa: E402
+import wire  # noqa: E402
 
 HEAD = '<ir_version: 10, opset_import: ["": 21]>\n'
 CUSTOM = '<ir_version: 10, opset_import: ["": 21, "custom": 1]>\n'
@@ -74,6 +81,13 @@ TEXT = {
     "a custom domain": CUSTOM + "g (float[2] x) => (float[2] y) { y = custom.Relu(x) }",
     "two domains": '<ir_version: 10, opset_import: ["": 21, "ai.onnx.ml": 4]>\n'
     "g (float[2] x) => (float[2] y) { a = ai.onnx.ml.Binarizer <threshold = 0.5> (x) y = Neg(a) }",
+    "another version of ai.onnx, which no node uses": CUSTOM.replace("21", "13")
+    + "g (float[2] x) => (float[2] y) { y = custom.F (x) }",
+    "no ai.onnx at all": '<ir_version: 10, opset_import: ["custom": 1]>\n'
+    "g (float[2] x) => (float[2] y) { y = custom.F (x) }",
+    "no ai.onnx but in a function": '<ir_version: 10, opset_import: ["custom": 1]>\n'
+    "g (float[2] x) => (float[2] y) { y = custom.f(x) }\n"
+    '<domain: "custom", opset_import: ["": 21]> f (a) => (b) { b = Relu(a) }',
     # What does not count.
     "cosmetics": '<ir_version: 9, opset_import: ["": 21], producer_name: "p", '
     'producer_version: "1", domain: "d", model_version: 3, doc_string: "text", '
@@ -182,16 +196,9 @@ TEXT = {
     "<then_branch = tt () => (float[2] s) { s = Sub(k, b) }, "
     "else_branch = te () => (float[2] s) { s = Sub(x, a) }> }, "
     "else_branch = e () => (float[2] x) {}> }",
-    "weights of one name inside and outside of a subgraph": HEAD
-    + "g (bool c) => (float[2] y) <float[2] w = {1, 2}> { y = If (c) "
-    "<then_branch = t () => (float[2] p) <float[2] w = {3, 4}> { p = Exp(w) }, "
-    "else_branch = e () => (float[2] q) { q = Exp(w) }> }",
     "a weight that only a branch's output refers to": HEAD
     + "g (bool c, float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = If (c) "
     "<then_branch = t () => (float[2] w) {}, else_branch = e () => (float[2] x) {}> }",
-    "a subgraph's input hides a value of its name": CUSTOM
-    + "g (float[2] x) => (float[2] y) { a = Exp(x) y = custom.F "
-    "<body = b (float[2] a) => (float[2] p) { p = Neg(a) }> (a) }",
     "a subgraph's input with a default": CUSTOM + "g (float[2] x) => (float[2] y) { y = custom.F "
     "<body = b (float[2] a, float[2] k = {1, 2}) => (float[2] p) { p = Add(a, k) }> (x) }",
     "a subgraph whose weight is no default": CUSTOM
@@ -200,6 +207,40 @@ TEXT = {
     "a Loop": HEAD + "g (int64 n, bool c, float[2] x, float[2] k) => (float[2] y, float[N, 2] z) "
     "{ y, z = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] v) => "
     "(bool co, float[2] w, float[2] u) { co = Identity(ci) w = Add(v, k) u = Mul(v, v) }> }",
+    "a Loop whose body's outputs have other types": HEAD
+    + "g (int64 n, bool c, float[2] x, float[2] k) => (float[2] y, float[N, 2] z) "
+    "{ y, z = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] v) => "
+    "(co, int8[3] w, string u) { co = Identity(ci) w = Add(v, k) u = Mul(v, v) }> }",
+    "a Loop whose body's inputs have other types": HEAD
+    + "g (int64 n, bool c, float[2] x, float[2] k) => (float[2] y, float[N, 2] z) "
+    "{ y, z = Loop (n, c, x) <body = b (int64 i, bool ci, float[2, 1] v) => "
+    "(bool co, float[2] w, float[2] u) { co = Identity(ci) w = Add(v, k) u = Mul(v, v) }> }",
+    "a Loop whose body's inputs have no types": HEAD
+    + "g (int64 n, bool c, float[2] x, float[2] k) => (float[2] y, float[N, 2] z) "
+    "{ y, z = Loop (n, c, x) <body = b (i, ci, v) => "
+    "(bool co, float[2] w, float[2] u) { co = Identity(ci) w = Add(v, k) u = Mul(v, v) }> }",
+    "two subgraphs side by side that use the same names": HEAD
+    + "g (bool c, float[2] x) => (float[2] y) { a = If (c) "
+    "<then_branch = t () => (float[2] p) { p = Neg(x) }, "
+    "else_branch = e () => (float[2] p) { p = Exp(x) }> y = If (c) "
+    "<then_branch = t () => (float[2] p) <float[2] p = {1, 2}> { }, "
+    "else_branch = e () => (float[2] q) { p = Exp(a) q = Exp(p) }> }",
+    "a subgraph that does not count defines a name again": HEAD
+    + "g (bool c, float[2] x) => (float[2] y) { y = Relu(x) d = If (c) "
+    "<then_branch = t () => (float[2] y) { y = Neg(x) }, "
+    "else_branch = e () => (float[2] x) { x = Exp(y) }> }",
+    "a function's names are its own": CUSTOM
+    + "g (float[2] x) => (float[2] y) { y = custom.f(x) }\n"
+    '<domain: "custom", opset_import: ["": 21]> f (y) => (x) { x = Relu(y) }',
+    "a function that does not count contradicts itself": HEAD
+    + "g (float[2] x) => (float[2] y) { y = Relu(x) d = custom.f(x) }\n"
+    '<domain: "custom", opset_import: ["": 21, "": 20]> f <a, a> (a, a) => (b) '
+    "{ a = Relu(nothing) a = Elu <k = 1, k = 2> (x) }",
+    "a reference in a subgraph of a function": CUSTOM
+    + "g (bool c, float[2] x) => (float[2] y) { y = custom.f <axis = 0> (c, x) }\n"
+    '<domain: "custom", opset_import: ["": 21]> f <axis> (c, a) => (b) { b = If (c) '
+    "<then_branch = t () => (float[2] p) { p = Softmax <axis: int = @axis> (a) }, "
+    "else_branch = e () => (float[2] q) { q = Neg(a) }> }",
     "a Scan": HEAD + "g (float[2] x, float[3, 2] s) => (float[2] y, float[3, 2] z) "
     "{ y, z = Scan (x, s) <num_scan_inputs = 1, body = b (float[2] v, float[2] e) => "
     "(float[2] w, float[2] u) { w = Add(v, e) u = Identity(w) }> }",
@@ -276,6 +317,10 @@ TEXT = {
 IMPORT = 'ir_version: 10 opset_import { version: 21 } graph { name: "g" '
 OUTPUT = 'output { name: "y" type { tensor_type { elem_type: 1 shape { dim { dim_value: 2 } } } } }'
 IDENTITY = 'node { op_type: "Identity" input: "w" output: "y" } ' + OUTPUT
+
+
+def weight(parts):
+    return f'initializer {{ name: "w" {parts} }}'
 
 
 def sparse(name="", last=2, dims="dims: 2", indices="1, 4"):
@@ -361,8 +406,8 @@ TEXTPROTO = {
     f'sparse_initializer {sparse("w")} input {{ name: "w" }} {IDENTITY} }}',
     "attributes without values": f"{IMPORT}"
     'node { op_type: "Identity" input: "w" output: "y" attribute { name: "f" type: FLOAT } '
-    'attribute { name: "g" type: GRAPH } attribute { name: "i" type: INT } '
-    'attribute { name: "s" type: STRING } attribute { name: "t" type: TYPE_PROTO } } '
+    'attribute { name: "g" type: GRAPHS } attribute { name: "i" type: INT } '
+    'attribute { name: "s" type: STRING } attribute { name: "t" type: TENSORS } } '
     'input { name: "w" type { tensor_type { elem_type: 1 } } } '
     f"{OUTPUT} }}",
     "a function whose attributes have defaults of several kinds": "ir_version: 10 "
@@ -386,6 +431,57 @@ TEXTPROTO = {
     'attribute { name: "\\357\\275\\236" type: STRING s: "\\377\\000" } '
     'attribute { name: "\\360\\220\\200\\200" type: INT i: 1 } } '
     f"{OUTPUT} }}",
+    "a default's graph is of the operator sets of its function": "ir_version: 10 "
+    'opset_import { domain: "custom" version: 1 } graph { name: "g" '
+    'node { domain: "custom" op_type: "f" output: "y" } '
+    f"{OUTPUT} }} "
+    'functions { domain: "custom" name: "f" output: "b" '
+    'attribute_proto { name: "body" type: GRAPH g { name: "d" '
+    'node { domain: "other" op_type: "G" output: "b" } output { name: "b" } } } '
+    'opset_import { domain: "other" version: 3 } '
+    'node { domain: "other" op_type: "H" output: "b" '
+    'attribute { name: "body" ref_attr_name: "body" } } }',
+    "values of 0 written out": f"{IMPORT}"
+    'node { op_type: "Identity" input: "w" output: "y" attribute { name: "f" type: FLOAT f: 0 } '
+    'attribute { name: "g" type: GRAPHS } attribute { name: "i" type: INT i: 0 } '
+    'attribute { name: "s" type: STRING s: "" } attribute { name: "t" type: TENSORS } } '
+    'input { name: "w" type { tensor_type { elem_type: 1 } } } '
+    f"{OUTPUT} }}",
+    "names that are empty": f"{IMPORT}"
+    'input { name: "" } input { name: "w" } input { } initializer { data_type: 1 float_data: 1 } '
+    'initializer { data_type: 99 } node { op_type: "Neg" input: "" output: "" output: "" } '
+    f"{IDENTITY} }}",
+    "an attribute without name": f"{IMPORT}"
+    'node { op_type: "Identity" input: "w" output: "y" attribute { type: INT i: 1 } } '
+    f'input {{ name: "w" }} {OUTPUT} }}',
+    "numbers of element types and keys that are not known": f"{IMPORT}"
+    'input { name: "w" type { tensor_type { elem_type: 99 } } } '
+    'input { name: "m" type { map_type { key_type: 1000 value_type { } } } } '
+    'input { name: "n" type { map_type { } } } '
+    f"{IDENTITY} }}",
+    "a dead weight that contradicts itself": f"{IMPORT}"
+    f"{weight('dims: 2 data_type: 1 float_data: [1, 2]')} "
+    'initializer { name: "d" dims: -1 data_type: 99 float_data: 1 raw_data: "123" segment { } } '
+    f"{IDENTITY} }}",
+    "a sparse weight of strings": f"{IMPORT}"
+    'sparse_initializer { dims: 5 values { name: "w" dims: 1 data_type: 8 string_data: "a" } '
+    f"indices {{ dims: 1 data_type: 7 int64_data: 3 }} }} {IDENTITY} }}",
+    "a sparse weight of nothing": f"{IMPORT}"
+    'sparse_initializer { dims: 0 values { name: "w" dims: 0 data_type: 1 } '
+    f"indices {{ dims: 0 data_type: 7 }} }} {IDENTITY} }}",
+    "64 dimensions": f"{IMPORT}"
+    f"{weight('dims: 1 ' * 64 + 'data_type: 1 float_data: 1')} {IDENTITY} }}",
+    "many elements but for a dimension of 0": f"{IMPORT}"
+    f"{weight('dims: 4611686018427387904 dims: 0 data_type: 1')} {IDENTITY} }}",
+    "nothing, and no place for it": f"{IMPORT}{weight('dims: 0 data_type: 1')} {IDENTITY} }}",
+    "nothing, as raw bytes": f"{IMPORT}"
+    f"{weight('dims: 0 data_type: 1 raw_data: dq'.replace('dq', chr(34) * 2))} {IDENTITY} }}",
+    "no strings": f"{IMPORT}{weight('dims: 0 data_type: 8')} {IDENTITY} }}",
+    "FLOAT6 of 30 bits": f"{IMPORT}"
+    f"{weight('dims: 5 data_type: 27 int32_data: [33, 13, 62, 1, 2]')} {IDENTITY} }}",
+    "FLOAT6 of 30 bits, unused ones set": f"{IMPORT}"
+    + weight(r'dims: 5 data_type: 27 raw_data: "\x61\xe3\x07\xc2"')
+    + f" {IDENTITY} }}",
     "unused bits of a packed weight that are set": f"{IMPORT}"
     f'initializer {{ name: "w" dims: 3 data_type: 22 raw_data: "\\x21\\xfd" }} {IDENTITY} }}',
 }
@@ -446,8 +542,152 @@ for _name, (_number, _typed, _hex) in ELEMENT_TYPES.items():
         _weight = f'{{ name: "w" dims: 3 data_type: {_number} {_data} }}'
         TEXTPROTO[f"{_name} {_how}"] = f"{IMPORT}initializer {_weight} {IDENTITY} }}"
 
+# Entries of typed fields: the lowest one, and the highest one that has the same bits.
+LOWEST = {
+    "INT8": (3, "int32_data: -128", "int32_data: 128"),
+    "UINT8": (2, "int32_data: -1", "int32_data: 255"),
+    "BOOL": (9, "int32_data: -1", "int32_data: 255"),
+    "FLOAT8E8M0": (24, "int32_data: -128", "int32_data: 128"),
+    "INT16": (5, "int32_data: -32768", "int32_data: 32768"),
+    "UINT16": (4, "int32_data: -1", "int32_data: 65535"),
+    "BFLOAT16": (16, "int32_data: -32768", "int32_data: 32768"),
+    "FLOAT6E3M2": (28, "int32_data: -32", "int32_data: 32"),
+    "UINT4": (21, "int32_data: -1", "int32_data: 255"),
+    "INT2": (26, "int32_data: -128", "int32_data: 128"),
+}
+for _name, (_number, *_both) in LOWEST.items():
+    for _how, _data in zip(("the lowest entry", "the entry of the same bits"), _both, strict=True):
+        TEXTPROTO[f"{_name}, {_how}"] = (
+            f"{IMPORT}{weight(f'dims: 1 data_type: {_number} {_data}')} {IDENTITY} }}"
+        )
+
+
+def of_file(entries, parts="dims: 2 data_type: 1"):
+    """A model with an external weight, of (key, value) pairs."""
+    pairs = " ".join(
+        f"external_data {{ key: {json.dumps(key)} value: {json.dumps(value)} }}"
+        for key, value in entries
+    )
+    return f"{IMPORT}{weight(f'{parts} data_location: EXTERNAL {pairs}')} {IDENTITY} }}"
+
+
+IN_FILE = [("location", "w.bin")]
+FLOATS = "0000803f00000040"  # 1 and 2
+
+# Models in a directory: in the text format; the files beside them, in hexadecimal; links.
+EXTERNAL = {
+    "a whole file": (of_file(IN_FILE), {"w.bin": FLOATS}),
+    "from an offset to the end": (
+        of_file([*IN_FILE, ("offset", "3")]),
+        {"w.bin": "ffffff" + FLOATS},
+    ),
+    "from an offset, so many bytes": (
+        of_file([("length", "8"), ("offset", "03"), *IN_FILE]),
+        {"w.bin": "ffffff" + FLOATS + "ee"},
+    ),
+    "keys that are not known, one of them twice": (
+        of_file([*IN_FILE, ("checksum", "1"), ("checksum", "2"), ("", "")]),
+        {"w.bin": FLOATS},
+    ),
+    "a file in a directory, by way of the same": (
+        of_file([("location", "./d/./w.bin")]),
+        {"d/w.bin": FLOATS},
+    ),
+    "a link to a file in the directory": (
+        of_file([("location", "link")]),
+        {"d/w.bin": FLOATS},
+        {"link": "d/w.bin"},
+    ),
+    "a location beyond ASCII": (of_file([("location", "größe")]), {"größe": FLOATS}),
+    "no bytes at the end of a file": (
+        of_file([*IN_FILE, ("offset", "8"), ("length", "0")], "dims: 0 data_type: 1"),
+        {"w.bin": FLOATS},
+    ),
+    "an empty file": (of_file(IN_FILE, "dims: 0 data_type: 1"), {"w.bin": ""}),
+    "unused bits in a file that are set": (
+        of_file(IN_FILE, "dims: 3 data_type: 22"),
+        {"w.bin": "21fd"},
+    ),
+    "two weights in one file": (
+        IMPORT
+        + " ".join(
+            f'initializer {{ name: "{name}" dims: 1 data_type: 1 data_location: EXTERNAL '
+            f'external_data {{ key: "location" value: "w.bin" }} '
+            f'external_data {{ key: "offset" value: "{offset}" }} '
+            'external_data { key: "length" value: "4" } }'
+            for name, offset in (("v", 0), ("w", 4))
+        )
+        + f' node {{ op_type: "Sub" input: "v" input: "w" output: "y" }} {OUTPUT} }}',
+        {"w.bin": FLOATS},
+    ),
+    "a file wherever a tensor stands": (
+        f"{IMPORT}"
+        + " ".join(
+            place.replace(
+                "<>",
+                'dims: 1 data_type: 1 data_location: EXTERNAL external_data { key: "location" '
+                'value: "w.bin" }',
+            )
+            for place in (
+                'initializer { name: "dead" <> }',
+                "sparse_initializer { values { <> } indices { <> } dims: 1 }",
+                'node { op_type: "Constant" output: "y" '
+                'attribute { name: "value" type: TENSOR t { <> } } }',
+                f"{OUTPUT} }} training_info {{ initialization {{ initializer {{ <> }} }} }}",
+                'functions { name: "dead" attribute_proto { name: "a" tensors { <> } } }',
+            )
+        ),
+        {"w.bin": "0000803f"},
+    ),
+    "text that is not UTF-8 beside a file": (
+        wire.model(
+            wire.field(
+                7,
+                [
+                    wire.field(2, b"\xff"),
+                    wire.graph(wire.node("Identity", ["w"], ["y"])),
+                    wire.field(
+                        5,
+                        wire.tensor(
+                            wire.field(13, [wire.field(1, b"\xff"), wire.field(2, b"\xff")]),
+                            wire.field(13, [wire.field(1, "location"), wire.field(2, "w.bin")]),
+                            wire.field(14, 1),
+                        ),
+                    ),
+                ],
+            )
+        ),
+        {"w.bin": FLOATS},
+    ),
+    "unknown fields in a dead weight in a file": (
+        odd_encodings.of_weight(odd_encodings.RAW)
+        + wire.field(
+            7,
+            wire.field(
+                5,
+                [
+                    wire.UNKNOWN,
+                    wire.field(8, "d"),
+                    wire.field(14, 1),
+                    wire.field(
+                        13, [wire.field(1, "location"), wire.field(2, "w.bin"), wire.UNKNOWN]
+                    ),
+                ],
+            ),
+        ),
+        {"w.bin": ""},
+    ),
+    "a dead weight in a file, and in two more places": (
+        f"{IMPORT}{weight('dims: 2 data_type: 1 float_data: [1, 2]')} "
+        'initializer { name: "d" raw_data: "1" int32_data: 1 data_location: EXTERNAL '
+        f'external_data {{ key: "location" value: "w.bin" }} }} {IDENTITY} }}',
+        {"w.bin": "00"},
+    ),
+}
+
 # Groups of models that have the same graph and the same weights.
 SAME = [
+    *odd_encodings.SAME,
     {
         "one operator",
         "dead nodes",
@@ -456,11 +696,32 @@ SAME = [
         "cosmetics",
         "a function that nothing uses",
         "dead nodes that could not run",
+        "a function that does not count contradicts itself",
         "annotations and training",
     },
     {"independent nodes", "independent nodes in the other order, renamed"},
     {"attributes of each simple kind", "attributes in another order"},
     {"a weight", "a weight renamed, an unused weight"},
+    {"a Loop", "a Loop whose body's outputs have other types"},
+    {"attributes without values", "values of 0 written out"},
+    {
+        "nothing, and no place for it",
+        "nothing, as raw bytes",
+        "no bytes at the end of a file",
+        "an empty file",
+    },
+    {"FLOAT6 of 30 bits", "FLOAT6 of 30 bits, unused ones set"},
+    {
+        "a dead weight that contradicts itself",
+        "a dead weight in a file, and in two more places",
+        "a whole file",
+        "from an offset to the end",
+        "from an offset, so many bytes",
+        "keys that are not known, one of them twice",
+        "a file in a directory, by way of the same",
+        "a link to a file in the directory",
+        "a location beyond ASCII",
+    },
     {
         "weights in the order of their use",
         "weights in the order of their use, declared in the other one",
@@ -470,7 +731,7 @@ SAME = [
         "an If whose branches come in the other order and use one name",
         "what only a dead node of a subgraph captures is dead",
     },
-    {"a function", "a function whose domain is not imported"},
+    {"a function", "a function whose domain is not imported", "a function's names are its own"},
     {
         "a function in place of a standard operator",
         "a function in place of a standard operator, its domain spelled ai.onnx",
@@ -480,7 +741,9 @@ SAME = [
         "INT4 in its typed field",
         "INT4 in raw bytes",
         "unused bits of a packed weight that are set",
+        "unused bits in a file that are set",
     },
+    *({f"{name}, the lowest entry", f"{name}, the entry of the same bits"} for name in LOWEST),
     *(
         {f"{name} in its typed field", f"{name} in raw bytes"}
         for name in ELEMENT_TYPES
@@ -490,23 +753,90 @@ SAME = [
 
 
 def parse(entry):
-    """The model of an entry of models.json."""
+    """The model of an entry, without its files."""
     if "text" in entry:
         return onnx.parser.parse_model(entry["text"])
-    return text_format.Parse(entry["textproto"], onnx.ModelProto())
+    return onnx.ModelProto.FromString(encoded(entry))
+
+
+def encoded(entry):
+    """The bytes of an entry's model."""
+    if "hex" in entry:
+        return bytes.fromhex(entry["hex"])
+    if "textproto" in entry:
+        return text_format.Parse(entry["textproto"], onnx.ModelProto()).SerializeToString()
+    return parse(entry).SerializeToString()
+
+
+def write(entry, directory):
+    """Write an entry's model and files into an empty directory, and give the model's path."""
+    directory = Path(directory, "model")
+    directory.mkdir()
+    for name, content in entry.get("files", {}).items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes.fromhex(content))
+    for name, target in entry.get("links", {}).items():
+        (directory / name).symlink_to(target)
+    path = directory / "model.onnx"
+    path.write_bytes(encoded(entry))
+    return path
+
+
+def entry_of(name, source, files=None, links=None):
+    """What the files say of a model: bytes, or text of the parser or of protobuf."""
+    if isinstance(source, bytes):
+        entry = {"name": name, "hex": source.hex()}
+    else:
+        entry = {"name": name, "text" if source.startswith("<") else "textproto": source}
+    entry.update({"files": files} if files is not None else {})
+    return {**entry, **({"links": links} if links else {})}
+
+
+def on_disk(entry, digest):
+    with tempfile.TemporaryDirectory() as directory:
+        return digest(write(entry, directory))
 
 
 def make():
     """The content of models.json."""
-    entries = [{"name": name, "text": text} for name, text in TEXT.items()]
-    entries += [{"name": name, "textproto": text} for name, text in TEXTPROTO.items()]
-    for entry in entries:
+    entries = [entry_of(*item) for item in (TEXT | TEXTPROTO | odd_encodings.ENCODINGS).items()]
+    with_files = [entry_of(name, *parts) for name, parts in EXTERNAL.items()]
+    for entry in entries + with_files:
         try:
-            entry.update(canonical_reference.digests(parse(entry)))
+            entry.update(on_disk(entry, canonical_reference.digests_of_file))
         except Exception as error:
             raise ValueError(f"the model {entry['name']!r}: {error}") from error
+    return {"models": entries, "models with files": with_files}
+
+
+def make_invalid():
+    """The content of invalid_models.json: ``model`` stands where only that digest exists."""
+    entries = []
+    for wrong, models in invalid_models.INVALID.items():
+        for name, *parts in models:
+            entry = {**entry_of(name, *parts), "wrong": wrong}
+            if reason(entry) != wrong:
+                raise ValueError(f"the model {name!r} is not refused for {wrong!r}")
+            with contextlib.suppress(canonical_reference.InvalidModelError):
+                entry["model"] = on_disk(entry, canonical_reference.model_digest_of_file)
+            entries.append(entry)
     return {"models": entries}
 
 
+def reason(entry):
+    """Why the reference refuses an entry; None if it does not."""
+    try:
+        on_disk(entry, canonical_reference.digests_of_file)
+    except canonical_reference.InvalidModelError as error:
+        return error.args[0]
+    return None
+
+
+def dump(content, path):
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    PATH.write_text(json.dumps(make(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    dump(make(), PATH)
+    dump(make_invalid(), INVALID_PATH)

@@ -57,9 +57,12 @@ class Artifact:
     needs : tuple of str
         Names of the tensors that it needs from a file of parameters.
     inputs : tuple of str, optional
-        Names of the parameters of ``main``, None where the artifact does not say.
+        Names of the parameters of ``main``, None where the artifact does not say. Those of a
+        graph are all that it takes, as it does not tell inputs and parameters apart.
     tensors : tuple of str
         Names of the tensors in a file of parameters.
+    files : tuple of str
+        Names of the files beside it that hold its tensors' data, and have no record themselves.
     """
 
     path: str
@@ -75,6 +78,7 @@ class Artifact:
     needs: tuple[str, ...] = ()
     inputs: tuple[str, ...] | None = None
     tensors: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 class Interface(NamedTuple):

@@ -6,6 +6,7 @@ Which sections follow the header is in TVM's src/runtime/vm/executable.cc.
 
 from __future__ import annotations
 
+import re
 import struct
 
 from ..errors import DuplicateRecordError, FixedRecordError
@@ -104,8 +105,8 @@ class RelayVM(Carrier):
             # The function's name, and the numbers of its registers and of its instructions.
             name, _, instructions = _strings(reader, "code", 3)
             parameters = _strings(reader, "code")
-            if name == "main":
-                inputs = tuple(parameters)
+            if name == b"main":
+                inputs = tuple(_text(reader, parameter) for parameter in parameters)
             _skip_array(reader, "code")
             for _ in range(_number(reader, instructions)):
                 _skip_array(reader, "code")
@@ -152,21 +153,28 @@ def _constant(reader: Reader) -> str | None:
     section = "constants"
     tag = reader.unpack("<I", section)
     if tag == _LATE_BOUND:
-        return reader.string(section).decode("utf-8", "replace")
+        return _text(reader, reader.string(section))
     if tag != _IMMEDIATE:
         raise damaged(reader, f"a constant has the tag {tag}, expected 0 or 1")
     skip_tensor(reader, section)
     return None
 
 
-def _strings(reader: Reader, section: str, expected: int | None = None) -> list[str]:
+def _strings(reader: Reader, section: str, expected: int | None = None) -> list[bytes]:
     count = reader.count(section)
     if expected not in (None, count):
         raise damaged(reader, f"a function has {count} fields, expected {expected}")
-    return [reader.string(section).decode("utf-8", "replace") for _ in range(count)]
+    return [reader.string(section) for _ in range(count)]
 
 
-def _number(reader: Reader, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+def _text(reader: Reader, name: bytes) -> str:
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise damaged(reader, f"the name {name!r} is not UTF-8") from error
+
+
+def _number(reader: Reader, text: bytes) -> int:
+    if not re.fullmatch(rb"[0-9]{1,19}", text):
         raise damaged(reader, f"a function has {text!r} instructions, expected a number")
     return int(text)

@@ -14,12 +14,16 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from ..errors import ArtifactError, OutputError, RecordError, UnknownArtifactError
-from ..files import open_regular, replacing
+from ..files import FileState, check_unchanged, open_regular, replacing
 from ..record import Record
 from .carrier import Artifact, Carrier, Interface, Patch, Role, Source
 from .code_ro import RelayVM
+from .graph_json import GraphJson
 from .library_record import TvmLibraryCarrier
-from .tensor_list import LateBoundConstants
+from .npz import Npz
+from .safetensors import Safetensors
+from .tensor_cache import TensorCache
+from .tensor_list import TensorList
 from .vm_header import MAGIC
 
 __all__ = [
@@ -35,7 +39,16 @@ __all__ = [
     "write_record",
 ]
 
-_CARRIERS: tuple[type[Carrier], ...] = (RelayVM, LateBoundConstants, TvmLibraryCarrier)
+# The last two look into libraries, which takes longer than to look at a file's beginning.
+_CARRIERS: tuple[type[Carrier], ...] = (
+    TensorList,
+    Npz,
+    Safetensors,
+    TensorCache,
+    GraphJson,
+    RelayVM,
+    TvmLibraryCarrier,
+)
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -47,13 +60,14 @@ _OTHER_FILES = {
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
-    """Read what an artifact says about itself; constants are not read, however many there are.
+    """Read what an artifact says about itself; tensors are not read, however many there are.
 
     Parameters
     ----------
     path : str or os.PathLike
-        ``code.ro``, a file of late-bound constants, or a library of any platform from
-        ``export_library``. What it is is told by its content, not by its name.
+        ``code.ro``, a library of any platform from ``export_library``, the graph executor's JSON,
+        or a file of parameters: ``save_param_dict``'s or late-bound constants, ``.npz``,
+        ``tensor-cache.json``, ``.safetensors``. What it is is told by its content, not its name.
 
     Returns
     -------
@@ -113,7 +127,10 @@ def read_interface(path: str | os.PathLike[str]) -> Interface | None:
         As :func:`read_artifact`.
     """
     artifact = read_artifact(path)
-    return None if artifact.inputs is None else Interface(artifact.inputs, artifact.needs)
+    # A graph's are its parameters too.
+    if artifact.role is not Role.EXECUTABLE or artifact.inputs is None:
+        return None
+    return Interface(artifact.inputs, artifact.needs)
 
 
 def write_record(
@@ -126,9 +143,10 @@ def write_record(
     Parameters
     ----------
     path : str or os.PathLike
-        A ``code.ro``.
+        A ``code.ro``, the graph executor's JSON, or a file of parameters, as in
+        :func:`read_artifact`.
     record : Record, optional
-        The record to have; None gives back the bytes that stock TVM writes.
+        The record to have; None gives back the bytes that were there before there was one.
     output : str or os.PathLike, optional
         The file to write, with the permissions of ``path``; by default ``path`` is replaced.
 
@@ -158,12 +176,14 @@ def write_record(
             f"Name the file itself: {os.path.realpath(target)!r}"
         )
     with _open(path) as source:
+        before = os.fstat(source.file.fileno())
         patch = _find(source).patch(record)
-        mode = stat.S_IMODE(os.fstat(source.file.fileno()).st_mode)
-        with replacing(target, mode) as file:
+        with replacing(target, stat.S_IMODE(before.st_mode)) as file:
             _copy(source, 0, patch.start, file)
             file.write(patch.data)
             _copy(source, patch.end, source.size, file)
+            check_unchanged(source.path, source.file, FileState.of(before))
+            source.file.close()  # Windows replaces no file that is open
     return target
 
 
@@ -190,14 +210,18 @@ def _find(source: Source) -> Carrier:
         source.head[:8], f"not an artifact: it begins with {source.head.hex(' ')}"
     )
     raise UnknownArtifactError(
-        f"{source.name} is {found}. Expected code.ro, or a library from export_library"
+        f"{source.name} is {found}. Expected code.ro, a library from export_library, the graph "
+        "executor's JSON, or parameters (of TVM, .npz, tensor-cache.json, .safetensors)"
     )
 
 
 def _copy(source: Source, start: int, end: int, target: BinaryIO) -> None:
     source.file.seek(start)
     while start < end:
-        data = source.file.read(min(_CHUNK_BYTES, end - start))
+        try:
+            data = source.file.read(min(_CHUNK_BYTES, end - start))
+        except OSError as error:
+            raise ArtifactError(f"cannot read {source.name}: {error.strerror or error}") from error
         if not data:
             raise ArtifactError(f"{source.name} has become shorter while it was copied")
         target.write(data)

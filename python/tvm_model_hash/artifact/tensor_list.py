@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trailer of a file of late-bound constants.
+"""A list of tensors by TVM's own serializer, and the record behind it.
 
-The file is a list of tensors, as ``runtime::SaveParams`` of TVM writes it. TVM's reader stops after
-the last one, and behind that stands the record, as a string.
+``runtime::SaveParams`` writes it: for ``save_param_dict``, and for the late-bound constants of a
+Relay VM executable. TVM's reader stops after the last tensor, and behind that stands the record, as
+a string.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import struct
 from ..errors import RecordError
 from ..record import MAX_RECORD_BYTES, Record
 from .carrier import Artifact, Carrier, Patch, Role, Source
+from .tensor_names import check_count, tensor_names
 from .tvm_serializer import Reader, damaged, skip_tensor
 
 _MAGIC = struct.pack("<Q", 0xF7E58D4F05049CB7)
 
 
-class LateBoundConstants(Carrier):
-    """A file of late-bound constants.
+class TensorList(Carrier):
+    """A file of TVM's parameters, or of late-bound constants.
 
     Parameters
     ----------
@@ -28,19 +30,24 @@ class LateBoundConstants(Carrier):
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        reader = Reader(source.file, source.size, source.name, part="list of constants")
+        reader = Reader(source.file, source.size, source.name, part="list of tensors")
         reader.skip(len(_MAGIC) + 8, "beginning")  # magic number, reserved
-        names = [reader.string("names") for _ in range(reader.count("names"))]
-        if reader.count("tensors") != len(names):
-            raise damaged(reader, f"there are {len(names)} names, and not as many tensors")
+        count = reader.count("names")
+        check_count(count, source.name)
+        names = [reader.string("names") for _ in range(count)]
+        if reader.count("tensors") != count:
+            raise damaged(reader, f"there are {count} names, and not as many tensors")
         for _ in names:
             skip_tensor(reader, "tensors")
-        self._names = tuple(name.decode("utf-8", "replace") for name in names)
+        try:
+            self._names = tensor_names([name.decode("utf-8") for name in names], source.name)
+        except UnicodeDecodeError as error:
+            raise damaged(reader, f"a name is not UTF-8: {error}") from error
         self._end = reader.position
         self._trailer = reader
 
     @classmethod
-    def find(cls, source: Source) -> LateBoundConstants | None:
+    def find(cls, source: Source) -> TensorList | None:
         """Recognize a list of tensors."""
         return cls(source) if source.head.startswith(_MAGIC) else None
 
@@ -48,7 +55,7 @@ class LateBoundConstants(Carrier):
         """Read the record behind the last tensor."""
         return Artifact(
             self._source.path,
-            "late-bound constants",
+            "TVM parameters",
             "file",
             self._source.size,
             Role.PARAMETERS,
@@ -69,14 +76,14 @@ class LateBoundConstants(Carrier):
             return None
         if left > MAX_RECORD_BYTES + 8 or reader.count("record") != left - 8:
             raise RecordError(
-                f"{left} bytes stand behind the last constant, which are no record: expected its "
+                f"{left} bytes stand behind the last tensor, which are no record: expected its "
                 "length and its text, or nothing"
             )
         return Record.decode(reader.take(left - 8, "record"))
 
 
 def trailer(record: Record) -> bytes:
-    """Serialize a record as it stands behind the last constant.
+    """Serialize a record as it stands behind the last tensor.
 
     Parameters
     ----------
@@ -86,7 +93,7 @@ def trailer(record: Record) -> bytes:
     Returns
     -------
     trailer : bytes
-        What is to be appended to a file of constants without a record.
+        What is to be appended to a list of tensors without a record.
     """
     text = str(record).encode("ascii")
     return struct.pack("<Q", len(text)) + text

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 from ..containers.window import Readable
@@ -10,6 +11,7 @@ from ..errors import ArtifactError
 
 # Far above the names that TVM writes, far below what would exhaust the memory.
 _MAX_STRING_BYTES = 64 * 1024
+_MAX_DIMENSIONS = 64
 _TENSOR_MAGIC = 0xDD5E40F096B4A13F
 
 
@@ -144,8 +146,21 @@ def skip_tensor(reader: Reader, section: str) -> None:
     dimensions = reader.unpack("<i", section)
     if dimensions < 0:
         raise damaged(reader, f"a tensor has {dimensions} dimensions")
-    reader.skip(4 + 8 * dimensions, section)  # type, shape
-    reader.skip(reader.count(section), section)
+    if dimensions > _MAX_DIMENSIONS:
+        raise damaged(
+            reader,
+            f"a tensor has {dimensions} dimensions, more than the limit of {_MAX_DIMENSIONS}",
+        )
+    _, bits, lanes = struct.unpack("<BBH", reader.take(4, section))
+    shape = struct.unpack(f"<{dimensions}q", reader.take(8 * dimensions, section))
+    size = reader.count(section)
+    # TVM takes no other size: of each element the whole bytes.
+    if min(shape, default=0) < 0 or size != math.prod(shape) * ((bits + 7) // 8) * lanes:
+        raise damaged(
+            reader,
+            f"a tensor of shape {shape} with elements of {bits} bits has {size} bytes of data",
+        )
+    reader.skip(size, section)
 
 
 def damaged(reader: Reader, what: str) -> ArtifactError:

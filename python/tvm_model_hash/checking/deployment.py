@@ -14,7 +14,8 @@ from ..artifact.record_io import read_artifact
 from ..errors import ArtifactError, UnknownArtifactError
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
-from .manifest import MANIFEST_NAME, Seal, compare_with_seal
+from .manifest import MANIFEST_NAME, Seal, compare_with_seal, sealed_files
+from .package import unpacked
 from .parts import Part, check_complete, disagreement, file_names, read_parts
 
 #: The names that the files get when a deployment is saved; ONNX Runtime's TVM provider reads these.
@@ -59,7 +60,7 @@ class Deployment:
         Parameters
         ----------
         directory : str or os.PathLike
-            The directory.
+            The directory, or an archive of one.
         files : mapping of str to str, optional
             For each file its name below the directory and the path to read it by, a private copy
             for example; by default all files that are there.
@@ -114,13 +115,13 @@ class Deployment:
     def unknown(self) -> tuple[Part, ...]:
         """The parts of which nothing says which model they are of."""
         sealed = self.sealed
-        return tuple(p for p in self.parts if p.record is None and p.name not in sealed)
+        return tuple(p for p in self.parts if p.record is None and p.file not in sealed)
 
     @property
     def by_seal(self) -> tuple[Part, ...]:
         """The parts that carry no record themselves, and that the seal covers."""
         sealed = self.sealed
-        return tuple(p for p in self.parts if p.record is None and p.name in sealed)
+        return tuple(p for p in self.parts if p.record is None and p.file in sealed)
 
     def only(self, role: Role) -> Part | None:
         """Find the one part of a role.
@@ -150,6 +151,36 @@ class Deployment:
         return found[0] if found else None
 
 
+def read(path: str | os.PathLike[str]) -> Artifact | Deployment:
+    """Read whatever is at a path: one artifact, or a deployment in a directory or an archive.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The path.
+
+    Returns
+    -------
+    found : Artifact or Deployment
+
+    Raises
+    ------
+    ModelHashError
+        As :func:`~tvm_model_hash.artifact.record_io.read_artifact` and :meth:`Deployment.read`
+        raise them.
+    """
+    path = os.fsdecode(path)
+    if os.path.isdir(path):
+        return Deployment.read(path)
+    try:
+        return read_artifact(path)
+    except UnknownArtifactError:
+        with unpacked(path) as files:
+            if files is None:
+                raise
+            return Deployment.read(path, files)
+
+
 def list_files(directory: str) -> dict[str, str]:
     """List what may be read in a directory.
 
@@ -167,7 +198,11 @@ def list_files(directory: str) -> dict[str, str]:
     ------
     ArtifactError
         If the directory cannot be read, or an artifact in it is a symbolic link to a place outside.
+    SealError
+        If it has a manifest, and something in it that a manifest can't list.
     """
+    if os.path.lexists(os.path.join(directory, MANIFEST_NAME)):
+        return {**sealed_files(directory), MANIFEST_NAME: os.path.join(directory, MANIFEST_NAME)}
     files = {}
     root = os.path.realpath(directory)
     for name, mode in file_names(directory):

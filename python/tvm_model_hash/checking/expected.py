@@ -108,9 +108,9 @@ class Expected:
             return None
         model = self._model
         if self.path is not None:
-            from ..model.external import load_model
+            from ..model.file import load_model
 
-            model, _ = load_model(self.path)
+            model = load_model(self.path).proto
         weights = {tensor.name for tensor in model.graph.initializer}
         inputs = [value.name for value in model.graph.input if value.name not in weights]
         return inputs, weights

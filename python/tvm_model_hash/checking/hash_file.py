@@ -94,10 +94,10 @@ def write_hash_file(directory: str | os.PathLike[str], model_hash: str) -> str:
     Raises
     ------
     OutputError
-        If the directory does not exist, is none, or can't be written to.
+        If the directory does not exist, is not one, or can't be written to; the file is unchanged.
     """
     check_model_hash(model_hash, "the hash to write")
-    directory = os.fspath(directory)
+    directory = os.fsdecode(directory)
     if not os.path.isdir(directory):
         found = "is a file" if os.path.exists(directory) else "does not exist"
         raise OutputError(

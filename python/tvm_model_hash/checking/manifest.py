@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from ..errors import (
     ModelHashError,
     SealError,
 )
-from ..files import file_sha256, open_regular, replacing
+from ..files import FileState, file_sha256, locked, open_regular, replacing
 from ..record import Record
 from .parts import check_complete, disagreement, file_names, read_parts
 
@@ -30,7 +30,11 @@ MANIFEST_NAME = "SHA256SUMS"
 _VERSION_LINE = "# tvm-model-hash seal/1"
 _NO_RECORD = "none"
 _LAST_LINE = "# sha256 of the lines above: "
-_FILE_LINES = re.compile(r"# ([0-9]+) bytes:\n([0-9a-f]{64})  (.+)\n")
+_FILE_LINES = re.compile(r"# ([0-9]{1,19}) bytes:\n([0-9a-f]{64})  (.+)\n")
+# What Windows takes for a device wherever it lies, with an ending too.
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\.|$)", re.I | re.A
+)
 # Far above what a deployment's manifest needs, so that another file isn't read as one.
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
@@ -83,32 +87,42 @@ def seal(directory: str | os.PathLike[str]) -> str:
     ------
     SealError
         If there is no such directory, no file in it, or something that a manifest can't list: a
-        symbolic link, a device, a name that not every system takes as it is.
+        symbolic link, a device, a name that not every system takes as it is. Also if a file was
+        changed meanwhile.
     HashConflictError
         If the parts in it are of different models, or not of one compilation.
     ArtifactError
         If an artifact in it is damaged, can't be read, or needs a part that is missing.
     OutputError
-        If the manifest can't be written; the one there is unchanged.
+        If the manifest can't be written, or another process has been sealing the directory for
+        over a minute; the manifest that is there is unchanged.
     """
     directory = os.fsdecode(directory)
-    names = sorted(_names(directory))
-    if not names:
+    if not sealed_files(directory):
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
-    files = {name: os.path.join(directory, name) for name in names}
-    parts = read_parts(files).parts
-    if parts:
-        check_complete(directory, parts)
-    records = {part.name: part.record for part in parts}
-    different = disagreement(records, parts)
-    if different:
-        raise HashConflictError(f"cannot seal {directory!r}: {different}")
-    sealed = tuple(_sealed_file(path, name) for name, path in files.items())
-    path = os.path.join(directory, MANIFEST_NAME)
-    _check_replaceable(path)
-    with replacing(path) as file:
-        record = next((record for record in records.values() if record is not None), None)
-        file.write(str(Seal(record, sealed)).encode())
+    with locked(directory):
+        files = sealed_files(directory)
+        before = _states(files)
+        parts = read_parts(files).parts
+        if parts:
+            check_complete(directory, parts)
+        records = {part.name: part.record for part in parts}
+        different = disagreement(records, parts)
+        if different:
+            raise HashConflictError(f"cannot seal {directory!r}: {different}")
+        sealed = tuple(_sealed_file(path, name) for name, path in files.items())
+        after = _states(sealed_files(directory))
+        if after != before:
+            names = sorted({name for name, _ in before.items() ^ after.items()})
+            raise SealError(
+                f"cannot seal {directory!r}: {', '.join(map(repr, names))} changed meanwhile. Seal "
+                "it again when nobody writes into it"
+            )
+        path = os.path.join(directory, MANIFEST_NAME)
+        _check_replaceable(path)
+        with replacing(path) as file:
+            record = next((record for record in records.values() if record is not None), None)
+            file.write(str(Seal(record, sealed)).encode())
     return path
 
 
@@ -130,9 +144,12 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
     SealError
         If there is no manifest, or it is not as :func:`seal` has written it, to the byte.
     """
-    path = os.path.join(os.fsdecode(directory), MANIFEST_NAME)
+    return _read_manifest(os.path.join(os.fsdecode(directory), MANIFEST_NAME))
+
+
+def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     try:
-        with open_regular(path, follow_symlinks=False) as file:
+        with open_regular(path, follow_symlinks) as file:
             data = file.read(_MAX_MANIFEST_BYTES + 1)
     except (ArtifactError, OSError) as error:
         raise SealError(f"there is no manifest to check by: {error}") from error
@@ -183,8 +200,7 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
         If a file can't be read.
     """
     directory = os.fsdecode(directory)
-    files = {name: os.path.join(directory, name) for name in _names(directory)}
-    return compare_with_seal(directory, files)
+    return compare_with_seal(directory, sealed_files(directory))
 
 
 def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
@@ -193,7 +209,7 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
     Parameters
     ----------
     directory : str
-        The directory, whose manifest is read.
+        The directory, for messages.
     files : mapping of str to str
         For each file below it its name, and the path to read it by.
 
@@ -207,7 +223,9 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
     BrokenSealError, SealError, ArtifactError
         As :func:`verify_seal`.
     """
-    found_seal = read_seal(directory)
+    path = os.path.join(directory, MANIFEST_NAME)
+    copy = files.get(MANIFEST_NAME, path)  # who made a copy has looked at where it is from
+    found_seal = _read_manifest(copy, follow_symlinks=copy != path)
     listed = {file.name: file for file in found_seal.files}
     missing = tuple(name for name in listed if name not in files)
     differences = [f"{name!r} is missing" for name in missing]
@@ -274,6 +292,8 @@ def _parse(body: str) -> Seal:
             found = body[position:].partition("\n")[0][:100]
             raise SealError(f"expected the lines of a file, found {found!r}")
         _check_name(lines[3])
+        if lines[3] == MANIFEST_NAME:
+            raise SealError("it lists itself")
         files.append(SealedFile(lines[3], int(lines[1]), lines[2]))
         position = lines.end()
     names = [file.name for file in files]
@@ -282,8 +302,36 @@ def _parse(body: str) -> Seal:
     return Seal(record, tuple(files))
 
 
-def _names(directory: str) -> Iterator[str]:
-    """The names of all files below a directory but its manifest."""
+def _states(files: Mapping[str, str]) -> dict[str, FileState]:
+    """What tells whether files change."""
+    states = {}
+    for name, path in files.items():
+        try:
+            states[name] = FileState.of(os.lstat(path))
+        except OSError as error:
+            raise SealError(f"cannot read {path!r}: {error.strerror or error}") from error
+    return states
+
+
+def sealed_files(directory: str) -> dict[str, str]:
+    """List the files of a directory that a manifest of it covers, or would cover.
+
+    Parameters
+    ----------
+    directory : str
+        The directory.
+
+    Returns
+    -------
+    files : dict of str to str
+        For each file but the manifest its name, in the order of the names, and its path.
+
+    Raises
+    ------
+    SealError
+        If the directory cannot be read, or has something in it that a manifest can't list.
+    """
+    files = {}
     try:
         for name, mode in file_names(directory):
             if name == MANIFEST_NAME:
@@ -295,20 +343,27 @@ def _names(directory: str) -> Iterator[str]:
                     "put the file itself there, or remove it"
                 )
             _check_name(name)
-            yield name
+            files[name] = os.path.join(directory, name)
     except ArtifactError as error:
         raise SealError(str(error)) from error
+    return dict(sorted(files.items()))
 
 
 def _check_name(name: str) -> None:
-    # A rule on bytes, which is the same in every version of Python and for every reader.
-    # sha256sum escapes backslashes and line ends, each version of it others; "-" is not a file to
-    # it; a colon has a meaning on Windows. Names must not lead out of the directory.
+    # A rule on bytes, which is the same in every version of Python and for every reader, and on
+    # every system, so that what one sealed another can check. sha256sum escapes backslashes and
+    # line ends, each version of it others; "-" is not a file to it. Windows has no such characters
+    # in names, drops a dot or space at the end, and takes some names for devices. Names must not
+    # lead out of the directory.
     problem = None
     if name == "-" or {"", ".", ".."} & set(name.split("/")):
         problem = "a path below the directory, other than '-'"
-    elif any(character < " " or character in "\x7f\\:" for character in name):
-        problem = "no control character, backslash or colon in it"
+    elif any(character < " " or character in '\x7f\\:*?"<>|' for character in name):
+        problem = 'no control character, and none of \\ : * ? " < > | in it'
+    elif any(part[-1] in ". " for part in name.split("/")):
+        problem = "no part of it to end in a dot or a space"
+    elif any(_DEVICE.match(part) for part in name.split("/")):
+        problem = "no part of it to be a device's on Windows"
     else:
         try:
             name.encode()

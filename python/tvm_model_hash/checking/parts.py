@@ -7,7 +7,9 @@ weights is a part; a match has to cover every part.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +18,9 @@ from typing import NamedTuple
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
 from ..errors import ArtifactError, UnknownArtifactError
+from ..files import is_temporary, mode_of
 from ..record import Record, conflict
+from .package import unpacked
 
 # How TVM's tutorials name the parameters of a list in a file: p_0, p_1; param_0, param_1.
 _NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]*)")
@@ -28,13 +32,17 @@ class Part(NamedTuple):
     Parameters
     ----------
     name : str
-        Its name below the directory, with ``/`` between the parts of the name.
+        Its name below the directory, with ``/`` between the parts of the name. Of a file in an
+        archive, the archive's name is before it.
     artifact : Artifact
         What it is.
+    file : str
+        Name of the file that holds it: its own, or the archive's.
     """
 
     name: str
     artifact: Artifact
+    file: str
 
     @property
     def record(self) -> Record | None:
@@ -62,7 +70,7 @@ _ORDER = (Role.EXECUTABLE, Role.GRAPH, Role.KERNELS, Role.PARAMETERS)
 
 
 def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
-    """Find all files below a directory.
+    """Find all files below a directory but those that this package had not finished to write.
 
     Parameters
     ----------
@@ -86,7 +94,9 @@ def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
     path = os.path.join(directory, below)
     try:
         with os.scandir(path) as entries:
-            modes = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
+            modes = {
+                entry.name: mode_of(entry) for entry in entries if not is_temporary(entry.name)
+            }
     except OSError as error:
         raise ArtifactError(
             f"cannot read the directory {path!r}: {error.strerror or error}"
@@ -117,17 +127,15 @@ def read_parts(files: Mapping[str, str]) -> Parts:
     RecordError
         If a record is malformed.
     """
-    artifacts: dict[str, Artifact] = {}
-    others = []
-    for name, path in files.items():
-        try:
-            artifacts[name] = read_artifact(path)
-        except UnknownArtifactError:
-            others.append(name)
-    wanted = {name for artifact in artifacts.values() for name in tensors_of(artifact)}
-    needs = [artifact.needs for artifact in artifacts.values() if artifact.needs]
+    found = {name: _read_file(name, path) for name, path in files.items()}
+    groups = [group for groups in found.values() for group in groups]
+    artifacts = [part.artifact for group in groups for part in group]
+    wanted = {name for artifact in artifacts for name in tensors_of(artifact)}
+    needs = [artifact.needs for artifact in artifacts if artifact.needs]
     parts = []
-    for name, artifact in artifacts.items():
+    others = {name for name in files if not found[name]}
+    for first, *further in groups:
+        artifact = first.artifact
         # Any array file has tensors. Those of a sample input are nobody's weights.
         if (
             artifact.role is not Role.PARAMETERS
@@ -135,11 +143,43 @@ def read_parts(files: Mapping[str, str]) -> Parts:
             or not wanted.isdisjoint(artifact.tensors)
             or any(_are_numbered(artifact.tensors, len(names)) for names in needs)
         ):
-            parts.append(Part(name, artifact))
+            parts += [first, *further]
         else:
-            others.append(name)
+            others.add(first.name)
     parts.sort(key=lambda part: (_ORDER.index(part.artifact.role), part.name))
+    others -= {part.name for part in parts}
     return Parts(tuple(parts), tuple(sorted(others)))
+
+
+def _read_file(name: str, path: str) -> list[list[Part]]:
+    """What a file is, or the files in it are, each with the files that it only names."""
+    try:
+        artifact = read_artifact(path)
+    except UnknownArtifactError:
+        pass
+    else:
+        return [[Part(name, artifact, name), *_shards(name, artifact)]]
+    groups = []
+    with unpacked(path) as files:
+        for inner, copy in (files or {}).items():
+            with contextlib.suppress(UnknownArtifactError):
+                artifact = read_artifact(copy)
+                first = Part(f"{name}/{inner}", artifact, name)
+                groups.append([first, *_shards(first.name, artifact, name)])
+    return groups
+
+
+def _shards(name: str, artifact: Artifact, archive: str | None = None) -> list[Part]:
+    """The files that a part only names, which hold weights and have no place for a record."""
+    shards = []
+    for shard in artifact.files:
+        path = os.path.join(os.path.dirname(artifact.path), shard)
+        beside = posixpath.join(posixpath.dirname(name), shard)
+        size = os.stat(path).st_size
+        kind = f"weights of {posixpath.basename(name)}"
+        own = Artifact(path, kind, "file", size, Role.PARAMETERS, tensors=artifact.tensors)
+        shards.append(Part(beside, own, archive or beside))
+    return shards
 
 
 def tensors_of(artifact: Artifact) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..artifact.record_io import read_artifact
 from ..errors import ArtifactError, BrokenSealError, ModelHashError
 from ..record import Record
+from . import deployment
 from .deployment import Deployment
 from .expected import Expected
 
@@ -251,12 +251,13 @@ def read(artifact: Any) -> Found:
 @read.register(os.PathLike)
 def read_path(path: str | os.PathLike[str]) -> Found:
     """Read a file, or the deployment in a directory."""
-    if os.path.isdir(path):
-        return read_deployment(Deployment.read(path))
-    artifact = read_artifact(path)
+    artifact = deployment.read(path)
+    if isinstance(artifact, Deployment):
+        return read_deployment(artifact)
     needs = ["the kernels of a library"] * artifact.needs_kernels
     if artifact.needs:
-        needs.append(f"{len(artifact.needs)} tensors from a file of parameters")
+        count = "a tensor" if len(artifact.needs) == 1 else f"{len(artifact.needs)} tensors"
+        needs.append(f"{count} from a file of parameters")
     unknown = None
     if needs:
         unknown = (
@@ -267,19 +268,17 @@ def read_path(path: str | os.PathLike[str]) -> Found:
 
 
 @read.register
-def read_deployment(deployment: Deployment) -> Found:
+def read_deployment(found: Deployment) -> Found:
     """Take what a check needs from a deployment."""
     unknown = None
-    if deployment.unknown:
-        named = ", ".join(f"{part.name!r} ({part.artifact.kind})" for part in deployment.unknown)
+    if found.unknown:
+        named = ", ".join(f"{part.name!r} ({part.artifact.kind})" for part in found.unknown)
         unknown = (
             f"nothing says which model {named} is of. Compile again with get_hash=True; or, where "
             "it is known, tag the part, or seal the directory with a part that carries a record"
         )
-    executable = deployment.parts[0].artifact
-    return Found(
-        deployment.record, lambda: executable.inputs, deployment.disagreement, unknown, deployment
-    )
+    executable = found.parts[0].artifact
+    return Found(found.record, lambda: executable.inputs, found.disagreement, unknown, found)
 
 
 def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:

@@ -4,71 +4,40 @@
 from __future__ import annotations
 
 import functools
-import math
+import hashlib
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
 
 import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto
 
-from ..errors import ExternalDataError, InvalidModelError
-from .digest import check_model_type
-from .external import ExternalFiles, FileRange, describe_tensor, is_external, load_model
+from ..errors import ExternalDataError, InvalidModelError, ModelTypeError
+from .elements import ELEMENT_TYPES, raw_size
+from .external import ExternalFiles, FileRange, describe_tensor, is_external
+from .file import LARGE_BYTES, load_model, tensor_fields
 
-#: What is in a file is read in pieces of so many bytes.
-READ_BYTES = 4 << 20
-
-# Bits of an element, to know the size of raw_data without the copy that protobuf makes of it when
-# it is looked at. The size of what is not listed here is measured.
-_BITS: dict[int, int] = {
-    TensorProto.FLOAT: 32,
-    TensorProto.UINT8: 8,
-    TensorProto.INT8: 8,
-    TensorProto.UINT16: 16,
-    TensorProto.INT16: 16,
-    TensorProto.INT32: 32,
-    TensorProto.INT64: 64,
-    TensorProto.BOOL: 8,
-    TensorProto.FLOAT16: 16,
-    TensorProto.DOUBLE: 64,
-    TensorProto.UINT32: 32,
-    TensorProto.UINT64: 64,
-    TensorProto.COMPLEX64: 64,
-    TensorProto.COMPLEX128: 128,
-    TensorProto.BFLOAT16: 16,
-    TensorProto.FLOAT8E4M3FN: 8,
-    TensorProto.FLOAT8E4M3FNUZ: 8,
-    TensorProto.FLOAT8E5M2: 8,
-    TensorProto.FLOAT8E5M2FNUZ: 8,
-    TensorProto.UINT4: 4,
-    TensorProto.INT4: 4,
-}
+# What is in a file is read in pieces of so many bytes, which the caches of a processor hold.
+_READ_BYTES = 1 << 20
 
 
 class UnexpectedSizeError(InvalidModelError):
     """A tensor's raw data is not of the size that its type and shape ask for."""
 
 
-class Content:
-    """The bytes of one tensor.
+class Source:
+    """Bytes that are fetched in pieces.
 
     Parameters
     ----------
-    source : object
-        The message, or the part of a file.
     size : int
-        How many bytes there are.
+        How many there are.
     piece_bytes : int
-        They come in pieces of so many bytes.
+        How many are in each piece but the last one.
     """
 
-    #: The bits of the last byte that belong to an element.
-    mask = 0xFF
-
-    def __init__(self, source: Any, size: int, piece_bytes: int):
-        self.source = source
+    def __init__(self, size: int, piece_bytes: int):
         self.size = size
         self.piece_bytes = piece_bytes
 
@@ -94,11 +63,64 @@ class Content:
         """
         raise NotImplementedError
 
-    def masked(self, index: int, data: bytes) -> bytes:
-        """Clear the bits of a piece that belong to no element, for the canonical form."""
-        if self.mask == 0xFF or index < len(self) - 1:
-            return data
-        return data[:-1] + bytes([data[-1] & self.mask])
+
+#: A part of a stream.
+Piece: TypeAlias = bytes | Source
+
+
+class Content(Source):
+    """The bytes of one tensor, and their digest.
+
+    Parameters
+    ----------
+    tensor : onnx.TensorProto
+        The tensor, whose type and shape tell which bits of the last byte mean nothing.
+    size, piece_bytes : int
+        As in :class:`Source`.
+    """
+
+    def __init__(self, tensor: TensorProto, size: int, piece_bytes: int):
+        super().__init__(size, piece_bytes)
+        self._mask = _last_byte_mask(tensor)
+        self._hash: Any = None
+        self._digest: bytes | None = None
+
+    def feed(self, index: int, data: bytes) -> None:
+        """Tell of a piece that was fetched, so that it need not be fetched for the digest again.
+
+        Parameters
+        ----------
+        index : int
+            Which one it is. They have to come one after the other, from 0 on.
+        data : bytes
+            What :meth:`read` gave.
+        """
+        if index == 0:
+            self._hash = hashlib.sha256()
+        if index < len(self) - 1:
+            self._hash.update(data)
+            return
+        self._hash.update(memoryview(data)[:-1])
+        self._hash.update(bytes([data[-1] & self._mask]))
+        self._digest, self._hash = self._hash.digest(), None
+
+    def sha256(self) -> bytes:
+        """Give the digest of the content, and fetch the content for it unless it was fed.
+
+        Returns
+        -------
+        digest : bytes
+            The 32 bytes of the SHA-256 of the bytes, in which unused bits of the last one are 0.
+
+        Raises
+        ------
+        ModelHashError
+            If it cannot be read, or is not of the size that was expected.
+        """
+        if self._digest is None:
+            for index in range(len(self)):
+                self.feed(index, self.read(index))
+        return self._digest or hashlib.sha256().digest()
 
 
 class RawContent(Content):
@@ -106,59 +128,64 @@ class RawContent(Content):
 
     def __init__(self, tensor: TensorProto, size: int):
         super().__init__(tensor, size, max(size, 1))
+        self._tensor = tensor
 
     def read(self, index: int) -> bytes:  # noqa: D102
-        data: bytes = self.source.raw_data
+        data: bytes = self._tensor.raw_data
         if len(data) != self.size:
             raise UnexpectedSizeError(
-                f"{describe_tensor(self.source)} holds {len(data)} bytes, expected {self.size} "
+                f"{describe_tensor(self._tensor)} holds {len(data)} bytes, expected {self.size} "
                 "for its type and shape"
             )
         return data
 
 
-class SerializedContent(Content):
-    """A tensor's whole message, serialized."""
-
-    def __init__(self, tensor: TensorProto):
-        size = tensor.ByteSize()
-        super().__init__(tensor, size, max(size, 1))
-
-    def read(self, index: int) -> bytes:  # noqa: D102
-        data: bytes = self.source.SerializeToString()
-        return data
-
-
 class FileContent(Content):
-    """A tensor's data in a file."""
+    """A tensor's data in a file: in the model's own, or in one beside it."""
 
-    def __init__(self, source: FileRange):
-        super().__init__(source, source.size, READ_BYTES)
+    def __init__(self, tensor: TensorProto, source: FileRange):
+        super().__init__(tensor, source.size, _READ_BYTES)
+        self._source = source
 
     def read(self, index: int) -> bytes:  # noqa: D102
-        start = index * READ_BYTES
-        data: bytes = self.source.read(start, min(READ_BYTES, self.size - start))
-        return data
+        start = index * self.piece_bytes
+        return self._source.read(start, min(self.piece_bytes, self.size - start))
 
 
 class Contents:
-    """The contents of a model's tensors. Who asks twice for a tensor's gets the same object.
+    """The contents of a model's tensors.
 
     Parameters
     ----------
     files : ExternalFiles, optional
         Where external data is, if it may be read.
+    ranges : iterable of (onnx.TensorProto, FileRange)
+        Tensors whose ``raw_data`` was left in the model's file, and where it is there.
     measured : bool
         Whether raw data is measured, which costs a copy of it; else it is taken to be of the size
         that type and shape ask for, and :class:`UnexpectedSizeError` is raised when it is fetched
         and is not.
     """
 
-    def __init__(self, files: ExternalFiles | None = None, measured: bool = False):
-        self.files = files
-        self._measured = measured
-        # By the identity of the message, which the content keeps alive.
-        self._contents: dict[int, tuple[TensorProto, Content]] = {}
+    def __init__(
+        self,
+        files: ExternalFiles | None = None,
+        ranges: Iterable[tuple[TensorProto, FileRange]] = (),
+        measured: bool = False,
+    ):
+        self.measured = measured
+        self._files = files
+        # By the identity of the message, which is kept alive for it.
+        self._contents: dict[int, tuple[TensorProto, Content]] = {
+            id(tensor): (tensor, FileContent(tensor, source))
+            for tensor, source in ranges
+            if not is_external(tensor)
+        }
+
+    @property
+    def in_files(self) -> bool:
+        """Whether contents may be in files, so that the model alone is not all of it."""
+        return self._files is not None
 
     def of(self, tensor: TensorProto) -> Content:
         """Find the content of a tensor that is external or has ``raw_data``.
@@ -171,45 +198,32 @@ class Contents:
         Returns
         -------
         content : Content
+            Always the same object, unless it is small.
 
         Raises
         ------
         ExternalDataError
             If it is in a file, and not where it may be, or the model was given without files.
         """
-        if id(tensor) not in self._contents:
-            self._contents[id(tensor)] = tensor, self._find(tensor)
-        return self._contents[id(tensor)][1]
+        if id(tensor) in self._contents:
+            return self._contents[id(tensor)][1]
+        content = self._find(tensor)
+        # Of the small ones a model may have a million.
+        if content.size >= LARGE_BYTES or is_external(tensor):
+            self._contents[id(tensor)] = tensor, content
+        return content
 
     def _find(self, tensor: TensorProto) -> Content:
         if is_external(tensor):
-            if self.files is None:
+            if self._files is None:
                 raise ExternalDataError(
                     f"the data of {describe_tensor(tensor)} is in a file and was not loaded, so it "
                     "cannot be hashed: load the model with onnx.load(path), or give its path"
                 )
-            return FileContent(self.files.find(tensor))
-        size = None if self._measured else expected_size(tensor)
+            return FileContent(tensor, self._files.find(tensor))
+        # A look at raw_data is a copy of it. But one that should be empty would not be fetched.
+        size = None if self.measured else raw_size(tensor) or None
         return RawContent(tensor, len(tensor.raw_data) if size is None else size)
-
-
-def expected_size(tensor: onnx.TensorProto) -> int | None:
-    """Work out the size of a tensor's raw data.
-
-    Parameters
-    ----------
-    tensor : onnx.TensorProto
-        Any tensor.
-
-    Returns
-    -------
-    size : int or None
-        In bytes; None if type and shape do not tell.
-    """
-    bits = _BITS.get(tensor.data_type)
-    if bits is None or any(size < 0 for size in tensor.dims):
-        return None
-    return (math.prod(tensor.dims) * bits + 7) // 8
 
 
 def open_model(
@@ -222,12 +236,12 @@ def open_model(
     model : onnx.ModelProto, str or os.PathLike
         A model, which is not changed, or the path of its file.
     measured : bool
-        As in :class:`Contents`.
+        As in :class:`Contents`. Of a path what is still in the message is small, and measured.
 
     Returns
     -------
     proto : onnx.ModelProto
-        The model; of a file, without its external data.
+        The model; of a file, without what ``contents`` has of it.
     contents : Contents
         The contents of its tensors.
 
@@ -241,15 +255,38 @@ def open_model(
         If the data of any tensor, used or not, is outside of the model and was not loaded; or, of
         a path, is not where it may be.
     """
-    files = None
     if isinstance(model, (str, os.PathLike)):
-        model, files = load_model(model)
-    check_model_type(model)
-    contents = Contents(files, measured)
+        model, ranges, files = load_model(model)
+        contents = Contents(files, ranges, measured=True)
+    else:
+        check_model_type(model)
+        contents = Contents(measured=measured)
     for tensor in tensors(model):
         if is_external(tensor):
             contents.of(tensor)
     return model, contents
+
+
+def check_model_type(model: object) -> None:
+    """Check that a value is a model.
+
+    Parameters
+    ----------
+    model : object
+        What is to be an ``onnx.ModelProto``.
+
+    Raises
+    ------
+    ModelTypeError
+        If it is something else.
+    """
+    if not isinstance(model, onnx.ModelProto):
+        descriptor = getattr(model, "DESCRIPTOR", None)
+        found = getattr(descriptor, "full_name", None) or type(model).__name__
+        raise ModelTypeError(
+            f"expected an onnx.ModelProto to hash, found {found}: load the model with "
+            "onnx.load(path) first"
+        )
 
 
 def tensors(message: Message) -> Iterator[TensorProto]:
@@ -260,37 +297,28 @@ def tensors(message: Message) -> Iterator[TensorProto]:
         if isinstance(message, TensorProto):
             yield message
             continue
-        for _, children in tensor_fields(message):
+        for _, children in children_with_tensors(message):
             pending += children
 
 
-def tensor_fields(message: Message) -> Iterator[tuple[int, Any]]:
+def children_with_tensors(message: Message) -> Iterator[tuple[int, Iterable[Message]]]:
     """Give the number and the messages of each field that is set and may hold tensors."""
-    for number, name, is_repeated in _tensor_field_names(message.DESCRIPTOR):
-        if is_repeated:
-            yield number, getattr(message, name)
-        elif message.HasField(name):
-            yield number, [getattr(message, name)]
+    for field in tensor_fields(message.DESCRIPTOR).values():
+        if field.is_repeated:
+            yield field.number, getattr(message, field.name)
+        elif message.HasField(field.name):
+            yield field.number, [getattr(message, field.name)]
 
 
-@functools.cache
-def _tensor_field_names(descriptor: Any) -> list[tuple[int, str, bool]]:
-    return [
-        (field.number, field.name, not field.has_presence)  # in proto2, all but repeated ones
-        for field in descriptor.fields
-        if field.message_type is not None and _may_hold_tensors(field.message_type)
-    ]
+def _last_byte_mask(tensor: TensorProto) -> int:
+    """Give the bits of the last byte that belong to an element."""
+    element = ELEMENT_TYPES.get(tensor.data_type)
+    if element is None or element.bits % 8 == 0:
+        return 0xFF
+    used = functools.reduce(lambda bits, size: bits * size % 8, tensor.dims, element.bits)
+    return (1 << used) - 1 if used else 0xFF
 
 
-def _may_hold_tensors(descriptor: Any) -> bool:
-    pending, seen = [descriptor], {descriptor.full_name}
-    while pending:
-        descriptor = pending.pop()
-        if descriptor.full_name == TensorProto.DESCRIPTOR.full_name:
-            return True
-        for field in descriptor.fields:
-            inner = field.message_type
-            if inner is not None and inner.full_name not in seen:
-                seen.add(inner.full_name)
-                pending.append(inner)
-    return False
+def size_of(piece: Piece) -> int:
+    """Tell how many bytes a part of a stream has."""
+    return piece.size if isinstance(piece, Source) else len(piece)

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
 
-    from .canonical import Part
+    from .canonical import Data, Part
 
 # Lists and strings up to this length are shown, of longer ones the first element that differs.
 _SHOWN = 40
+
+# Contents that differ are compared in pieces of so many bytes.
+_PIECE_BYTES = 1 << 16
 
 
 def explain(
@@ -53,15 +56,15 @@ def explain(
 
 
 def _first_difference(parts_a: Iterable[Part], parts_b: Iterable[Part]) -> str | None:
-    from .canonical import NODE_COUNT, pieces
+    from .canonical import NODE_COUNT
 
     counts: tuple[Part, Part] | None = None
-    for a, b in zip(pieces(parts_a), pieces(parts_b), strict=True):
+    for a, b in zip(parts_a, parts_b, strict=True):
         if a.data == b.data:
             continue
         if counts is not None and a.what != b.what:
             # One graph is at its end, and the other one has a node more.
-            more = int(str(counts[0].value)) < int(str(counts[1].value))
+            more = _value(counts[0]) < _value(counts[1])
             return f"{(a, b)[more].place} is in the {('first', 'second')[more]} model only"
         if a.what != NODE_COUNT:
             return _sentence(a, b)
@@ -71,10 +74,17 @@ def _first_difference(parts_a: Iterable[Part], parts_b: Iterable[Part]) -> str |
 
 
 def _sentence(a: Part, b: Part) -> str:
-    place = f"{a.place} (in the second model {b.place})" if a.place != b.place else a.place
+    from .canonical import Data
+
+    place, place_b = str(a.place), str(b.place)
+    if place != place_b:
+        place += f" (in the second model {place_b})"
     subject = f"{place}: {a.what}" if place else a.what
     value_a, value_b = _value(a), _value(b)
-    if _is_list(value_a) and _is_list(value_b) and max(len(value_a), len(value_b)) > _SHOWN:
+    if isinstance(value_a, Data) and isinstance(value_b, Data):
+        at, value_a, value_b = _first_elements(value_a, value_b)
+        subject += at
+    elif _is_list(value_a) and _is_list(value_b) and max(len(value_a), len(value_b)) > _SHOWN:
         unit = "byte" if isinstance(value_a, bytes) else "element"
         if len(value_a) != len(value_b):
             value_a, value_b = (f"{len(value)} {unit}s long" for value in (value_a, value_b))
@@ -86,6 +96,37 @@ def _sentence(a: Part, b: Part) -> str:
     if text_a == text_b:  # nothing that can be shown
         return f"{subject.removesuffix(' is').removesuffix(' are')} differs"
     return f"{subject} {text_a} in the first model, {text_b} in the second"
+
+
+def _first_elements(a: Data, b: Data) -> tuple[str, Any, Any]:
+    """Read two contents up to the first element that differs, and say which one it is.
+
+    They have as many elements of the same type, because these come first in the stream.
+    """
+    from .elements import shown_elements
+
+    before = 0
+    for piece_a, piece_b in zip(_pieces(a), _pieces(b), strict=True):
+        if piece_a == piece_b:
+            before += len(piece_a)
+            continue
+        list_a, list_b = (shown_elements(a.data_type, piece) for piece in (piece_a, piece_b))
+        if not before and len(piece_a) < _PIECE_BYTES and len(list_a) <= _SHOWN:
+            return "", list_a, list_b
+        width = len(piece_a) // len(list_a)
+        index = next(i for i, x in enumerate(piece_a) if x != piece_b[i]) // width
+        return f", at element {before // width + index},", list_a[index], list_b[index]
+    return "", None, None  # only if a file changed since
+
+
+def _pieces(data: Data) -> Iterator[bytes]:
+    content = data.content
+    read: Iterable[bytes] = (
+        [content] if isinstance(content, bytes) else map(content.read, range(len(content)))
+    )
+    for piece in read:
+        for start in range(0, len(piece), _PIECE_BYTES):
+            yield piece[start : start + _PIECE_BYTES]
 
 
 def _value(part: Part) -> Any:

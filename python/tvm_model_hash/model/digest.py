@@ -7,18 +7,17 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import ModelHashError, ModelSerializationError, ModelTypeError
+from ..errors import ModelHashError, ModelSerializationError
 from ..progress import hashing
 from ..record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     import onnx
 
-    from .contents import Contents
-    from .hashing import Item
-    from .protobuf_bytes import Piece
+    from .canonical import Part
+    from .contents import Contents, Piece
 
 
 def model_hash(model: onnx.ModelProto) -> str:
@@ -45,7 +44,9 @@ def model_hash(model: onnx.ModelProto) -> str:
     ModelSerializationError
         If protobuf cannot serialize the model, even without the data of its tensors.
     """
-    check_model_type(model)  # a path is none
+    from .contents import check_model_type
+
+    check_model_type(model)  # a path is not one
     return _digest(model, with_canonical=False).model
 
 
@@ -92,31 +93,33 @@ def _digest(model: onnx.ModelProto | str | os.PathLike[str], with_canonical: boo
     except (UnexpectedSizeError, ModelSerializationError):
         # Raw data is not of the size that type and shape ask for. If the tensor is unused, that
         # is no error.
-        return _hash(proto, Contents(contents.files, measured=True), with_canonical, name)
+        if contents.measured:
+            raise
+        return _hash(proto, Contents(measured=True), with_canonical, name)
 
 
 def _hash(proto: onnx.ModelProto, contents: Contents, with_canonical: bool, name: str) -> Record:
-    from .hashing import hash_streams, size_of
-
-    model, graph, weights = (hashlib.sha256() for _ in range(3))
-
-    def canonical_items() -> Iterator[Item]:
-        from .canonical import CanonicalModel
-
-        canonical = CanonicalModel(proto, contents)
-        yield from ((graph, part.data) for part in canonical.graph())
-        yield from ((weights, part.data) for part in canonical.weights())
+    from .contents import size_of
+    from .hashing import hash_stream
 
     pieces = _serialized(proto, contents)
     with hashing(sum(map(size_of, pieces)), name) as progress:
-        hash_streams(
-            ((model, piece) for piece in pieces),
-            canonical_items() if with_canonical else (),
-            progress,
-        )
+        model = hash_stream(pieces, with_canonical, progress)
     if not with_canonical:
-        return Record(model.hexdigest())
-    return Record(model.hexdigest(), graph.hexdigest(), weights.hexdigest())
+        return Record(model)
+
+    from .canonical import CanonicalModel
+
+    # Of contents these hold the digests only, which are known by now.
+    canonical = CanonicalModel(proto, contents)
+    return Record(model, _hash_parts(canonical.graph()), _hash_parts(canonical.weights()))
+
+
+def _hash_parts(parts: Iterable[Part]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.data)
+    return digest.hexdigest()
 
 
 def _serialized(proto: onnx.ModelProto, contents: Contents) -> list[Piece]:
@@ -132,25 +135,3 @@ def _serialized(proto: onnx.ModelProto, contents: Contents) -> list[Piece]:
             "protobuf's limit of 2 GiB even without the data of its tensors, keep less in the "
             "attributes of its nodes"
         ) from error
-
-
-def check_model_type(model: object) -> None:
-    """Check that a value is a model.
-
-    Parameters
-    ----------
-    model : object
-        What is to be an ``onnx.ModelProto``.
-
-    Raises
-    ------
-    ModelTypeError
-        If it is something else.
-    """
-    # By the message's name, so that reading a hash never waits for an import of onnx.
-    found = getattr(getattr(model, "DESCRIPTOR", None), "full_name", None)
-    if found != "onnx.ModelProto":
-        raise ModelTypeError(
-            f"expected an onnx.ModelProto to hash, found {found or type(model).__name__}: "
-            "load the model with onnx.load(path) first"
-        )

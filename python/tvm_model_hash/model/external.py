@@ -3,27 +3,45 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
+from collections.abc import Callable
 from typing import NamedTuple
 
 import onnx
 
-from ..errors import ExternalDataError, ModelFileError
+from ..errors import ExternalDataError, ModelHashError
 
 _FIELDS = ("location", "offset", "length")
 
 
-class _File(NamedTuple):
-    """A regular file below the model's directory, as it was when it was looked at."""
+class FileVersion(NamedTuple):
+    """A regular file as it was when it was looked at.
 
-    location: str
+    Parameters
+    ----------
+    path : str
+        Where it is, without symbolic links.
+    device, inode : int
+        Which file it is.
+    size : int
+        How many bytes it has.
+    changed : int
+        When it was last written to, in nanoseconds.
+    """
+
     path: str
     device: int
     inode: int
     size: int
     changed: int
+
+    @classmethod
+    def of(cls, path: str, status: os.stat_result) -> FileVersion:
+        """Make one of what ``os.fstat`` told of the file at a path."""
+        return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class FileRange(NamedTuple):
@@ -31,18 +49,18 @@ class FileRange(NamedTuple):
 
     Parameters
     ----------
-    tensor : onnx.TensorProto
-        The tensor.
-    file : _File
+    file : FileVersion
         The file.
     start, size : int
         Where the data begins, and how many bytes it has.
+    failed : callable
+        Makes the error of what went wrong, which it is given in words.
     """
 
-    tensor: onnx.TensorProto
-    file: _File
+    file: FileVersion
     start: int
     size: int
+    failed: Callable[[str], ModelHashError]
 
     def read(self, start: int, size: int) -> bytes:
         """Read a part of the data.
@@ -59,24 +77,24 @@ class FileRange(NamedTuple):
 
         Raises
         ------
-        ExternalDataError
+        ModelFileError, ExternalDataError
             If the file cannot be read, or is no longer the one that was looked at.
         """
         # Opened each time: a model may have more files than a process may have open. And read,
         # not mapped: where a mapped file is cut off meanwhile, the process dies.
-        location = self.file.location
+        path = self.file.path
         try:
-            with open(self.file.path, "rb", buffering=0, opener=_open_safely) as file:
-                same = self.file == _look(location, self.file.path, os.fstat(file.fileno()))
+            with open(path, "rb", buffering=0, opener=_open_safely) as file:
+                same = self.file == FileVersion.of(path, os.fstat(file.fileno()))
                 file.seek(self.start + start)
                 data = file.read(size) if same else b""
                 while data and len(data) < size:  # as a signal or a network file system may do
                     more = file.read(size - len(data))
                     data = data + more if more else b""
         except OSError as error:
-            raise _unreadable(self.tensor, location, error) from error
+            raise self.failed(_unreadable(error)) from error
         if len(data) < size:
-            raise _error(self.tensor, f"is at {location!r}, which changed while it was read")
+            raise self.failed("changed while it was read")
         return data
 
 
@@ -84,8 +102,8 @@ class ExternalFiles:
     """The directory of a model, and the files below it that hold its tensors.
 
     Nothing outside of the directory is read: a model may come from anybody, and the digest of a
-    file tells something about it. onnx and onnx-ir check paths too, but not the same ones in
-    each version, and not what is at the path.
+    file tells something about it. onnx checks paths too, but not the same ones in each version,
+    and not what is at the path.
 
     Parameters
     ----------
@@ -95,7 +113,7 @@ class ExternalFiles:
 
     def __init__(self, directory: str):
         self.directory = directory
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, FileVersion] = {}
 
     def find(self, tensor: onnx.TensorProto) -> FileRange:
         """Find a tensor's bytes, without reading them yet.
@@ -130,6 +148,13 @@ class ExternalFiles:
         file = self._files[location]
         start = _number(tensor, "offset", offset) or 0
         size = _number(tensor, "length", length)
+        if size == 0 and start < file.size:
+            raise _error(
+                tensor,
+                f"has the length 0 at offset {start} of {location!r}, which has {file.size} bytes: "
+                "onnx.load would read all the rest, so leave the length out for that, or give the "
+                "number of bytes",
+            )
         if start + (size or 0) > file.size:
             raise _error(
                 tensor,
@@ -137,14 +162,20 @@ class ExternalFiles:
                 f"{file.size} bytes: is the file truncated, or of another model?",
             )
         # Without a length it is all the rest, as onnx.load reads it.
-        return FileRange(tensor, file, start, file.size - start if size is None else size)
+        failed = functools.partial(_error_at, tensor, location)
+        return FileRange(file, start, file.size - start if size is None else size, failed)
 
-    def _open(self, tensor: onnx.TensorProto, location: str) -> _File:
+    def _open(self, tensor: onnx.TensorProto, location: str) -> FileVersion:
         # Joined to a directory, an absolute path replaces it.
         if os.path.isabs(location) or "\0" in location:
             raise _error(tensor, f"has the location {location!r}, expected a relative path")
-        if os.path.normpath(location).split(os.sep)[0] == os.pardir:
-            raise _error(tensor, f"is at {location!r}, outside of the model's directory")
+        # Systems and readers differ in what "none/../w.bin" and "w.bin/" are.
+        if {"", os.pardir} & set(location.split("/")):
+            raise _error(
+                tensor,
+                f"has the location {location!r}, expected the path of a file below the model's "
+                "directory, without an empty part or '..' in it",
+            )
         # A symlink may lead anywhere, at each step of the path. One that stays inside is fine.
         root = os.path.realpath(self.directory)
         path = os.path.realpath(os.path.join(root, location))
@@ -162,46 +193,11 @@ class ExternalFiles:
                 # Of what was opened, so that nobody can exchange it in between.
                 status = os.fstat(file.fileno())
         except OSError as error:
-            raise _unreadable(tensor, location, error) from error
+            raise _error_at(tensor, location, _unreadable(error)) from error
         # A device may never end, and stands for no data of a model.
         if not stat.S_ISREG(status.st_mode):
-            raise _error(tensor, f"is at {location!r}, which is not a regular file")
-        return _look(location, path, status)
-
-
-def load_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, ExternalFiles]:
-    """Read a model's file, without its external data.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        A ``.onnx`` file, or another one that ``onnx.load`` reads.
-
-    Returns
-    -------
-    model : onnx.ModelProto
-        The model, without the external data.
-    files : ExternalFiles
-        Where its external data is.
-
-    Raises
-    ------
-    ModelFileError
-        If the file cannot be read, or holds no model.
-    """
-    path = os.path.abspath(path)
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path!r}: {error.strerror or error}") from error
-    except Exception as error:  # each format that onnx reads has its own
-        raise ModelFileError(
-            f"{path!r} is not an ONNX model, it cannot be parsed ({type(error).__name__}: {error})"
-        ) from error
-    if not model.HasField("graph"):
-        raise ModelFileError(f"{path!r} is not an ONNX model, it has no graph")
-    files = ExternalFiles(os.path.dirname(path))
-    return model, files
+            raise _error_at(tensor, location, "is not a regular file")
+        return FileVersion.of(path, status)
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
@@ -236,11 +232,6 @@ def describe_tensor(tensor: onnx.TensorProto) -> str:
     return f"tensor {tensor.name!r}" if tensor.name else "an unnamed tensor"
 
 
-def _look(location: str, path: str, status: os.stat_result) -> _File:
-    identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-    return _File(location, path, *identity)
-
-
 def _open_safely(path: str, flags: int) -> int:
     # The path is resolved: a symlink that is there now has just been put there. And to open a
     # FIFO would wait for somebody who writes into it.
@@ -252,7 +243,9 @@ def _number(tensor: onnx.TensorProto, field: str, text: str | None) -> int | Non
     if text is None:
         return None
     if not re.fullmatch("[0-9]{1,19}", str(text)):
-        raise _error(tensor, f"has the {field} {text!r}, expected a number of bytes from 0 on")
+        raise _error(
+            tensor, f"has the {field} {text!r}, expected a number of bytes in at most 19 digits"
+        )
     return int(text)
 
 
@@ -260,5 +253,9 @@ def _error(tensor: onnx.TensorProto, problem: str) -> ExternalDataError:
     return ExternalDataError(f"the external data of {describe_tensor(tensor)} {problem}")
 
 
-def _unreadable(tensor: onnx.TensorProto, location: str, error: OSError) -> ExternalDataError:
-    return _error(tensor, f"is at {location!r}, which cannot be read: {error.strerror or error}")
+def _error_at(tensor: onnx.TensorProto, location: str, problem: str) -> ExternalDataError:
+    return _error(tensor, f"is at {location!r}, which {problem}")
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"

@@ -10,26 +10,43 @@ fields, or where it puts those that it does not know.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 from google.protobuf.message import Message
 from onnx import TensorProto
 
-from .contents import Content, Contents, SerializedContent, tensor_fields, tensors
+from .contents import (
+    Contents,
+    Piece,
+    RawContent,
+    Source,
+    children_with_tensors,
+    size_of,
+)
 from .external import is_external
-
-Piece: TypeAlias = bytes | Content
-
-# Tensors with less data are left to protobuf.
-_SMALL_BYTES = 4096
+from .file import LARGE_BYTES, encode_varint
 
 _LENGTH_DELIMITED = 2
+
+
+class _SerializedTensor(Source):
+    """A tensor's whole message, serialized."""
+
+    def __init__(self, tensor: TensorProto):
+        size = tensor.ByteSize()
+        super().__init__(size, size)
+        self._tensor = tensor
+
+    def read(self, index: int) -> bytes:
+        data: bytes = self._tensor.SerializeToString()
+        return data
 
 
 def serialized(model: Message, contents: Contents) -> list[Piece]:
     """Serialize a model, with the data of its tensors left where it is.
 
-    External data takes its place in the model, as ``onnx.load`` does it.
+    External data takes its place in the model, as ``onnx.load`` does it, and so does what was left
+    in the model's file.
 
     Parameters
     ----------
@@ -40,7 +57,7 @@ def serialized(model: Message, contents: Contents) -> list[Piece]:
 
     Returns
     -------
-    pieces : list of bytes or Content
+    pieces : list of Piece
         Joined, they are what ``SerializeToString()`` gives, or would give if it could.
 
     Raises
@@ -53,8 +70,9 @@ def serialized(model: Message, contents: Contents) -> list[Piece]:
     try:
         return _split(model, contents) or [model.SerializeToString()]
     except RecursionError:
-        # Graphs within graphs, hundreds of them; protobuf's serializers in C go deeper.
-        if any(map(is_external, tensors(model))):
+        # Graphs within graphs, hundreds of them; protobuf's serializers in C go deeper. From a file
+        # it reads none of these.
+        if contents.in_files:
             raise
         return [model.SerializeToString()]
 
@@ -65,7 +83,7 @@ def _split(message: Message, contents: Contents) -> list[Piece] | None:
         return _split_tensor(message, contents)
     # By the number of the field, and how many of it stand before.
     parts: dict[tuple[int, int], list[Piece]] = {}
-    for number, children in tensor_fields(message):
+    for number, children in children_with_tensors(message):
         for index, child in enumerate(children):
             pieces = _split(child, contents)
             if pieces is not None:
@@ -74,22 +92,21 @@ def _split(message: Message, contents: Contents) -> list[Piece] | None:
 
 
 def _split_tensor(tensor: TensorProto, contents: Contents) -> list[Piece] | None:
+    if not is_external(tensor) and not tensor.HasField("raw_data"):
+        return [_SerializedTensor(tensor)] if _typed_bytes(tensor) >= LARGE_BYTES else None
+    content = contents.of(tensor)
     if is_external(tensor):
-        content = contents.of(tensor)
-        rest = TensorProto()
-        rest.CopyFrom(tensor)  # with fields that protobuf doesn't know; of the rest there is little
+        rest = _copy(tensor)
         rest.data_location = TensorProto.DEFAULT
         del rest.external_data[:]
-    elif tensor.HasField("raw_data"):
-        content = contents.of(tensor)
-        if content.size < _SMALL_BYTES:
-            return None
-        if _has_unknown_fields(tensor):
-            return [SerializedContent(tensor)]
-        rest = _copy_without(tensor, {"raw_data"})
+        rest.raw_data = b""
+    elif not isinstance(content, RawContent):
+        rest = tensor  # its data was left in the file
+    elif content.size < LARGE_BYTES:
+        return None
     else:
-        return [SerializedContent(tensor)] if _typed_bytes(tensor) >= _SMALL_BYTES else None
-    rest.raw_data = b""
+        rest = _copy(tensor) if _has_unknown_fields(tensor) else _copy_without(tensor, {"raw_data"})
+        rest.raw_data = b""
     return _put_in(rest, {(TensorProto.RAW_DATA_FIELD_NUMBER, 0): [content]})
 
 
@@ -104,9 +121,8 @@ def _without(message: Message, parts: dict[tuple[int, int], list[Piece]]) -> Mes
     """Copy a message, with an empty one in the place of each part."""
     if _has_unknown_fields(message):
         # Only a copy of everything has them, so this costs the memory of a second model.
-        copy = type(message)()
-        copy.CopyFrom(message)
-        for number, children in tensor_fields(copy):
+        copy = _copy(message)
+        for number, children in children_with_tensors(copy):
             for index, child in enumerate(children):
                 if (number, index) in parts:
                     child.Clear()
@@ -123,6 +139,12 @@ def _without(message: Message, parts: dict[tuple[int, int], list[Piece]]) -> Mes
             added = getattr(copy, name).add()
             if (field.number, index) not in parts:
                 added.CopyFrom(child)
+    return copy
+
+
+def _copy(message: Message) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
     return copy
 
 
@@ -163,8 +185,8 @@ def _put_in(message: Message, parts: dict[tuple[int, int], list[Piece]]) -> list
             part = parts.get((number, index))
             if part is not None:
                 assert not length
-                size = sum(map(_size, part))
-                pieces += [data[done:start] + data[start:tag_end] + _varint(size), *part]
+                size = sum(map(size_of, part))
+                pieces += [data[done:start] + data[start:tag_end] + encode_varint(size), *part]
                 done = position
         elif kind == 0:
             _, position = _read_varint(data, position)
@@ -173,10 +195,6 @@ def _put_in(message: Message, parts: dict[tuple[int, int], list[Piece]]) -> list
     if done < len(data):
         pieces.append(data[done:])
     return pieces
-
-
-def _size(piece: Piece) -> int:
-    return piece.size if isinstance(piece, Content) else len(piece)
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
@@ -188,15 +206,6 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
-
-
-def _varint(value: int) -> bytes:
-    data = bytearray()
-    while value >= 0x80:
-        data.append(value & 0x7F | 0x80)
-        value >>= 7
-    data.append(value)
-    return bytes(data)
 
 
 def _skip(data: bytes, position: int, tag: int) -> int:

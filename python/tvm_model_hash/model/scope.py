@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the names in a graph mean, and which of its nodes count.
 
-onnx-ir finds what computes each value: an input, an initializer or a node, of this graph or of one
-around it. FORMAT.md states the order of the nodes that follows from that.
+A name means the input, initializer or node's output that has it, in this graph or in one around it.
+FORMAT.md states the order of the nodes that follows from that.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
-import logging
-import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import onnx
-import onnx_ir as ir
 from onnx import AttributeProto
 
 from ..errors import InvalidModelError
+from .known_fields import check_fields
 
 Tensor: TypeAlias = onnx.TensorProto | onnx.SparseTensorProto
 #: The versions in which the operator set of each domain is imported: one, if all is well.
@@ -27,327 +23,377 @@ Imports: TypeAlias = dict[str, set[int]]
 
 GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
+#: Graphs and types are nested so deep at most; the outermost one is 1 deep.
+MAX_DEPTH = 64
+
+
+class Place(NamedTuple):
+    """Where something stands, to be shown in messages. Its text is made when it is asked for.
+
+    Parameters
+    ----------
+    outer, inner : object
+        The place around it, and what it is called there.
+    """
+
+    outer: object
+    inner: object
+
+    def __str__(self) -> str:
+        outer = str(self.outer)
+        return f"{outer}, {self.inner}" if outer else str(self.inner)
+
+
+class Value:
+    """What a name stands for; one object for each, compared by identity.
+
+    Parameters
+    ----------
+    scope : Scope
+        The graph that it belongs to.
+    index : int, optional
+        Which output of its node it is, or which input of the graph.
+    node : int, optional
+        Which node of the message computes it.
+    initializer : int, optional
+        Which initializer it is, or has as a default; sparse ones come behind the dense ones.
+    """
+
+    # No message is kept here, because of small ones the object in Python takes the most memory.
+    __slots__ = ("index", "initializer", "node", "number", "scope")
+
+    def __init__(
+        self,
+        scope: Scope,
+        index: int | None = None,
+        node: int | None = None,
+        initializer: int | None = None,
+    ):
+        self.scope = scope
+        self.index = index
+        self.node = node
+        self.initializer = initializer
+        #: The number of the weight, from when the stream has referred to it on.
+        self.number: int | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """The initializer."""
+        assert self.initializer is not None
+        proto = self.scope.proto
+        assert isinstance(proto, onnx.GraphProto)
+        sparse = self.initializer - len(proto.initializer)
+        return (
+            proto.initializer[self.initializer] if sparse < 0 else proto.sparse_initializer[sparse]
+        )
+
+    def __str__(self) -> str:
+        return f"weight {self.number}, {tensor_name(self.tensor)!r}"
+
+
+class Node:
+    """A node that counts. Its text names it.
+
+    Parameters
+    ----------
+    scope : Scope
+        The graph that it belongs to.
+    index : int
+        Which one of the message it is.
+    """
+
+    __slots__ = ("index", "inputs", "number", "pending", "scope", "subgraphs")
+
+    def __init__(self, scope: Scope, index: int):
+        self.scope = scope
+        self.index = index
+        #: Its number in the order of the nodes, which it gets after all that it depends on.
+        self.number = -1
+        #: What its inputs stand for; None for one that is empty.
+        self.inputs: Sequence[Value | None] = ()
+        #: The graphs in its attributes, by the attribute's name.
+        self.subgraphs: dict[str, list[Scope]] | None = None
+        #: What it depends on and was not visited yet.
+        self.pending: Iterator[Value | None] = _NOTHING
+
+    @property
+    def proto(self) -> onnx.NodeProto:
+        """The message."""
+        return self.scope.proto.node[self.index]
+
+    def __str__(self) -> str:
+        proto = self.proto
+        if self.number < 0:
+            return node_text(proto)
+        name = f", {proto.name!r}" if proto.name else ""
+        return f"node {self.number}{name} ({proto.op_type})"
+
+
+_NOTHING: Iterator[Value | None] = iter(())
+
 
 class Scope:
-    """A graph, its counted nodes in their order, and the graphs around it.
+    """A graph that counts, and its counted nodes in their order.
 
     Parameters
     ----------
     proto : onnx.GraphProto or onnx.FunctionProto
-        The graph's message.
-    graph : onnx_ir.Graph or onnx_ir.Function
-        The same graph, with its names resolved.
+        The graph's message, which is not changed.
     imports : dict of str to set of int
         The versions of the operator sets that its nodes are of.
-    place : str
-        Where it stands, for messages; empty for the graph of the model.
+    place : object
+        Where it stands, for messages; its text is empty for the graph of the model.
     outer : Scope, optional
         The graph around it.
 
     Raises
     ------
     InvalidModelError
-        If a counted node uses a name that nothing defines, or depends on itself.
+        If a name is defined twice, in a node that counts or not; if a counted node uses a name
+        that nothing defines, or depends on itself; or if graphs are nested too deep. The same of
+        the graphs in its counted nodes.
     """
 
     def __init__(
         self,
         proto: onnx.GraphProto | onnx.FunctionProto,
-        graph: ir.Graph | ir.Function,
         imports: Imports,
-        place: str,
+        place: object = "",
         outer: Scope | None = None,
     ):
+        #: How deep it is nested; 1 if there is no graph around it.
+        self.depth: int = 1 if outer is None else outer.depth + 1
+        if self.depth > MAX_DEPTH:
+            raise InvalidModelError(
+                f"{place}: the graph is nested more than {MAX_DEPTH} deep, expected no more"
+            )
+        check_fields(proto, place)
         self.proto = proto
         self.imports = imports
         self.place = place
-        self.outer = outer
-        #: The message of each node.
-        self.protos = dict(zip(graph, proto.node, strict=True))
-        #: The indices of the inputs.
-        self.inputs = {value: index for index, value in enumerate(graph.inputs)}
-        self.initializers = initializers(proto)
-        #: All values that belong to this graph.
-        self.values = dict.fromkeys(graph.inputs)
-        if isinstance(graph, ir.Graph):
-            self.values.update(dict.fromkeys(graph.initializers.values()))
-        for node in graph:
-            self.values.update(dict.fromkeys(node.outputs))
-        #: What is put out, of this graph or of one around it.
-        self.outputs = [self._output(value) for value in graph.outputs]
-        #: The counted nodes and their numbers, in this order.
-        self.order: dict[ir.Node, int] = {}
+        #: Whether it is the body of a function or in one, where attributes may be references.
+        self.in_function: bool = (
+            outer.in_function if outer else isinstance(proto, onnx.FunctionProto)
+        )
+        #: What its inputs are; None for one without a name.
+        self.inputs: list[Value | None] = []
+        #: The counted nodes, in their order.
+        self.order: list[Node] = []
         #: The values of the graphs around it that it uses, in the order of their first use.
-        self.captured: dict[ir.Value, None] = {}
-        #: The graphs in the attributes of its counted nodes, by name of the attribute.
-        self.subgraphs: dict[ir.Node, dict[str, list[Scope]]] = {}
+        self.captured: dict[Value, None] = {}
+        self._nodes: dict[int, Node] = {}  # the same and those being visited, by their index
+        # One table for this graph and those around it, because no two of them may define a name.
+        self._visible: dict[str, Value] = {} if outer is None else outer._visible
+        own = self._define()
+        #: What is put out, of this graph or of one around it.
+        self.outputs = self._find_outputs()
         self._number_nodes()
+        if outer is None:
+            self._visible.clear()  # the names are not needed any longer
+        else:
+            for name in own:
+                del self._visible[name]
 
-    def owner(self, value: ir.Value, user: ir.Node | None = None) -> tuple[Scope, int]:
-        """Find the graph that a value belongs to.
+    def node(self, value: Value) -> Node:
+        """Give the counted node that computes a value of this graph."""
+        assert value.node is not None
+        return self._nodes[value.node]
 
-        Parameters
-        ----------
-        value : onnx_ir.Value
-            A value that is used in this graph.
-        user : onnx_ir.Node, optional
-            The node that uses it, for the message.
+    def _define(self) -> list[str]:
+        """Find what each name stands for that this graph defines, and list the names."""
+        proto, visible = self.proto, self._visible
+        own: list[str] = []
 
-        Returns
-        -------
-        owner : Scope
-            The graph.
-        level : int
-            0 for this graph, 1 for the one around it, and so on.
+        def define(name: str, value: Value, by: object) -> None:
+            if name in visible or not isinstance(name, str):
+                raise self._bad_definition(name, by)
+            visible[name] = value
+            own.append(name)
 
-        Raises
-        ------
-        InvalidModelError
-            If there is none.
-        """
-        scope: Scope | None = self
-        level = 0
-        while scope is not None:
-            if value in scope.values:
-                return scope, level
-            scope, level = scope.outer, level + 1
-        where = node_text(self.protos[user]) if user is not None else "the graph's output"
-        raise InvalidModelError(
-            f"{join(self.place, where)}: {value.name!r} is used, but no input, initializer or "
-            "node defines it"
+        for index, name in enumerate(_names(proto.input)):
+            value = Value(self, index) if name else None
+            self.inputs.append(value)
+            if value is not None:
+                define(name, value, "an input")
+        if isinstance(proto, onnx.GraphProto):
+            tensors = itertools.chain(proto.initializer, proto.sparse_initializer)
+            for index, tensor in enumerate(tensors):
+                name = tensor_name(tensor)
+                found = visible.get(name)
+                if found is not None and found.scope is self and found.initializer is None:
+                    found.initializer = index  # the default of an input
+                elif name:
+                    define(name, Value(self, initializer=index), "an initializer")
+        for number, node in enumerate(proto.node):
+            for index, name in enumerate(node.output):
+                if name:
+                    define(name, Value(self, index, number), node)
+        return own
+
+    def _bad_definition(self, name: object, by: object) -> InvalidModelError:
+        by = node_text(by) if isinstance(by, onnx.NodeProto) else by
+        graph = f"{self.place}: " if str(self.place) else ""
+        if not isinstance(name, str):
+            return InvalidModelError(f"{graph}{by} defines the name {name!r}, expected UTF-8")
+        if self._visible[name].scope is self:
+            return InvalidModelError(
+                f"{graph}{by} of graph or function {self.proto.name!r} defines {name!r}, which is "
+                "defined already: expected each name once"
+            )
+        return InvalidModelError(
+            f"{graph}{by} of graph {self.proto.name!r} defines {name!r}, which a graph around it "
+            "defines too: readers differ in which of the two is meant, expected another name"
         )
 
-    @functools.cached_property
-    def _by_name(self) -> dict[str | None, ir.Value]:
-        return {value.name: value for value in self.values}
+    def _find_outputs(self) -> list[Value]:
+        outputs = []
+        for index, name in enumerate(_names(self.proto.output)):
+            if not name:
+                raise InvalidModelError(
+                    f"{Place(self.place, f'output {index}')} has no name, expected one"
+                )
+            if name not in self._visible:
+                raise self._undefined(name, f"output {index}")
+            outputs.append(self._visible[name])
+        return outputs
 
-    def _output(self, value: ir.Value) -> ir.Value:
-        # onnx-ir looks for a graph's outputs in this graph only, and makes a new value if there
-        # is none; but the output of a subgraph may be a value of a graph around it.
-        scope: Scope | None = self
-        while scope is not None and value not in self.values:
-            if value.name and value.name in scope._by_name:
-                return scope._by_name[value.name]
-            scope = scope.outer
-        return value
+    def _undefined(self, name: object, user: object) -> InvalidModelError:
+        if not isinstance(name, str):
+            return InvalidModelError(
+                f"{Place(self.place, user)} uses the name {name!r}, expected UTF-8"
+            )
+        return InvalidModelError(
+            f"{Place(self.place, user)}: {name!r} is used, but no input, initializer or node "
+            "defines it"
+        )
 
     def _number_nodes(self) -> None:
         # Depth-first and post-order, with a stack of its own: recursion would end at a depth of
         # some hundred nodes.
-        stack: list[tuple[ir.Node | None, Iterator[ir.Value]]] = [(None, iter(self.outputs))]
-        entered: set[ir.Node] = set()
+        nodes, captured = self._nodes, self.captured
+        root = Node(self, -1)
+        root.pending = iter(self.outputs)
+        stack = [root]
         while stack:
-            node, values = stack[-1]
-            for value in values:
-                owner, _ = self.owner(value, node)
-                producer = value.producer()
-                if owner is not self:
-                    self.captured[value] = None
-                elif producer is not None and producer not in self.order:
-                    if producer in entered:
+            node = stack[-1]
+            for value in node.pending:
+                if value is None:
+                    continue
+                if value.scope is not self:
+                    captured[value] = None
+                elif value.node is not None:
+                    found = nodes.get(value.node)
+                    if found is None:
+                        stack.append(self._visit(value.node))
+                        break
+                    if found.number < 0:
                         raise InvalidModelError(
-                            f"{join(self.place, node_text(self.protos[producer]))} depends on "
-                            "itself: expected a graph without cycles"
+                            f"{Place(self.place, found)} depends on itself: expected a graph "
+                            "without cycles"
                         )
-                    entered.add(producer)
-                    stack.append((producer, self._dependencies(producer)))
-                    break
             else:
                 stack.pop()
-                if node is not None:
-                    self.order[node] = len(self.order)
+                node.pending = _NOTHING
+                if stack:
+                    node.number = len(self.order)
+                    self.order.append(node)
 
-    def _dependencies(self, node: ir.Node) -> Iterator[ir.Value]:
-        values = [value for value in node.inputs if value is not None]
-        proto = self.protos[node]
-        place = join(self.place, node_text(proto))
-        for attribute in sorted_attributes(proto.attribute, place):
-            protos = subgraphs_of(attribute)
-            if not protos:
-                continue
-            found = node.attributes[attribute.name].value
-            graphs = [found] if isinstance(found, ir.Graph) else found
-            where = join(place, f"attribute {attribute.name!r}")
-            scopes = [
-                Scope(inner, graph, self.imports, where, self)
-                for inner, graph in zip(protos, graphs, strict=True)
-            ]
-            self.subgraphs.setdefault(node, {})[attribute.name] = scopes
-            for scope in scopes:
-                values += scope.captured
-        return iter(values)
-
-
-def open_scope(
-    proto: onnx.GraphProto | onnx.FunctionProto, imports: Imports, place: str = ""
-) -> Scope:
-    """Resolve the names of a graph that has no graph around it, and number its nodes.
-
-    Parameters
-    ----------
-    proto : onnx.GraphProto or onnx.FunctionProto
-        The graph, which is not changed.
-    imports : dict of str to set of int
-        The versions of the operator sets that its nodes are of.
-    place : str
-        Where it stands, for messages; empty for the graph of the model.
-
-    Returns
-    -------
-    scope : Scope
-        The graph; those in its counted nodes are among its ``subgraphs``.
-
-    Raises
-    ------
-    InvalidModelError
-        If names are defined twice or not at all, or a node depends on itself.
-    """
-    skeleton = type(proto)()
-    try:
-        _copy_structure(proto, skeleton)
-        with _quiet():
-            graph: Any = ir.from_proto(skeleton)
-    except (ir.serde.SerdeError, RecursionError, UnicodeError) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:  # onnx-ir wraps an error once for each level
-            cause = cause.__cause__
-        raise InvalidModelError(
-            f"{place or 'the graph'} cannot be read ({type(cause).__name__}: {cause})"
-        ) from error
-    return Scope(proto, graph, imports, place)
+    def _visit(self, index: int) -> Node:
+        """Begin to visit a node: resolve its names, and those of the graphs in it."""
+        proto = self.proto.node[index]
+        node = self._nodes[index] = Node(self, index)
+        place = Place(self.place, node)
+        check_fields(proto, place)
+        visible = self._visible
+        try:
+            node.inputs = [visible[name] if name else None for name in proto.input]
+        except KeyError:
+            missing = next(name for name in proto.input if name and name not in visible)
+            raise self._undefined(missing, node) from None
+        dependencies = node.inputs
+        with_graphs = [
+            attribute
+            for attribute in proto.attribute
+            if attribute.type in GRAPH_TYPES and not attribute.ref_attr_name
+        ]
+        if with_graphs:
+            node.subgraphs = {}
+            for attribute in sorted_attributes(with_graphs, place):
+                scopes = [
+                    Scope(graph, self.imports, where, self)
+                    for graph, where in placed_graphs(attribute, place)
+                ]
+                node.subgraphs[attribute.name] = scopes
+                for scope in scopes:
+                    dependencies = [*dependencies, *scope.captured]
+        node.pending = iter(dependencies)
+        return node
 
 
-def _copy_structure(source: Any, target: Any) -> None:
-    """Copy a graph's or function's names, nodes and subgraphs: all that onnx-ir has to know,
-    nothing that it can't read, and no tensors.
-
-    Names that are defined twice are refused here, because onnx-ir takes one of the two.
-    """
-    defined: set[str] = set()
-
-    def define(name: str, by: str) -> None:
-        if not name:
-            return
-        if name in defined:
-            raise InvalidModelError(
-                f"{by} of graph or function {source.name!r} defines {name!r}, which is defined "
-                "already: expected each name once"
-            )
-        defined.add(name)
-
-    if isinstance(source, onnx.FunctionProto):
-        target.input.extend(source.input)
-        target.output.extend(source.output)
-        for name in source.input:
-            define(name, "an input")
+def placed_graphs(
+    attribute: AttributeProto, place: object
+) -> Iterator[tuple[onnx.GraphProto, Place]]:
+    """Give the graphs that an attribute of a type in ``GRAPH_TYPES`` holds, and their places."""
+    name = f"attribute {attribute.name!r}"
+    if attribute.type == AttributeProto.GRAPH:
+        yield attribute.g, Place(place, name)
     else:
-        for info in source.input:
-            target.input.add(name=info.name)
-            define(info.name, "an input")
-        for info in source.output:
-            target.output.add(name=info.name)
-        names = initializers(source).keys()
-        for name in names:
-            target.initializer.add(name=name)
-        defined |= names  # only now, because an input may have one
-    for node in source.node:
-        for name in node.output:
-            define(name, node_text(node))
-        copy = target.node.add(op_type=node.op_type, input=node.input, output=node.output)
-        for attribute in node.attribute:
-            graphs = subgraphs_of(attribute)
-            if graphs:
-                inner = copy.attribute.add(name=attribute.name, type=attribute.type)
-                is_list = attribute.type == AttributeProto.GRAPHS
-                for graph in graphs:
-                    _copy_structure(graph, inner.graphs.add() if is_list else inner.g)
-    if isinstance(source, onnx.FunctionProto) and not defined.issuperset(source.output):
-        missing = next(name for name in source.output if name not in defined)
-        raise InvalidModelError(
-            f"function {source.name!r}: the output {missing!r} is defined by no input or node"
-        )
+        for index, graph in enumerate(attribute.graphs):
+            yield graph, Place(place, f"{name}[{index}]")
 
 
-def subgraphs_of(attribute: AttributeProto) -> list[onnx.GraphProto]:
-    """List the graphs that an attribute holds: none, one or more."""
-    if attribute.ref_attr_name or attribute.type not in GRAPH_TYPES:
-        return []
-    return [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
-
-
-def initializers(proto: onnx.GraphProto | onnx.FunctionProto) -> dict[str, Tensor]:
-    """Collect a graph's initializers, dense and sparse, by name.
+def opset_imports(opset_import: Iterable[onnx.OperatorSetIdProto], place: object = "") -> Imports:
+    """Collect the versions in which each domain is imported.
 
     Raises
     ------
     InvalidModelError
-        If two have the same name.
+        If a domain is not UTF-8, or an entry has unknown fields.
     """
-    if isinstance(proto, onnx.FunctionProto):
-        return {}
-    found: dict[str, Tensor] = {}
-    for tensor in [*proto.initializer, *proto.sparse_initializer]:
-        name = tensor_name(tensor)
-        if name in found:
-            raise InvalidModelError(
-                f"graph {proto.name!r} has two initializers {name!r}: expected each name once"
-            )
-        if name:  # without a name nothing can use it
-            found[name] = tensor
-    return found
-
-
-def opset_imports(opset_import: Iterable[onnx.OperatorSetIdProto]) -> Imports:
-    """Collect the versions in which each domain is imported."""
     imports: Imports = {}
     for entry in opset_import:
+        check_fields(entry, place)
         imports.setdefault(domain(entry.domain), set()).add(entry.version)
+    for name in imports:
+        check_utf8(name)
     return imports
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # onnx-ir warns of names that nothing defines. Where one counts an error is raised for it.
-    # Only this thread's: others may use onnx-ir for something else.
-    thread = threading.get_ident()
-    logger = logging.getLogger("onnx_ir.serde")
-
-    def keep(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    logger.addFilter(keep)
-    try:
-        yield
-    finally:
-        logger.removeFilter(keep)
-
-
-def sorted_attributes(attributes: Iterable[AttributeProto], place: str) -> list[AttributeProto]:
+def sorted_attributes(attributes: Iterable[AttributeProto], place: object) -> list[AttributeProto]:
     """Order attributes by name.
 
     Raises
     ------
     InvalidModelError
-        If two have the same name; the message begins with ``place``.
+        If two have the same name, or one's is not UTF-8; the message begins with ``place``.
     """
+    named = [(attribute.name, attribute) for attribute in attributes]
+    if len({name for name, _ in named}) < len(named):
+        names = sorted(str(name) for name, _ in named)
+        twice = next(one for one, other in itertools.pairwise(names) if one == other)
+        raise InvalidModelError(f"{place}: the attribute {twice!r} stands twice, expected it once")
+    for name, _ in named:
+        check_utf8(name)
     # By code points, which is the order of their bytes in UTF-8 too.
-    ordered = sorted(attributes, key=lambda attribute: str(attribute.name))
-    for one, other in itertools.pairwise(ordered):
-        if one.name == other.name:
-            raise InvalidModelError(
-                f"{place}: the attribute {one.name!r} stands twice, expected it once"
-            )
-    return ordered
+    named.sort(key=lambda pair: pair[0])
+    return [attribute for _, attribute in named]
+
+
+def check_utf8(name: object) -> None:
+    """Check that protobuf could read a name.
+
+    Raises
+    ------
+    InvalidModelError
+        If it could not; then it gives bytes.
+    """
+    if not isinstance(name, str):
+        raise InvalidModelError(f"the name {name!r} is not UTF-8, expected it to be")
 
 
 def domain(name: str) -> str:
     """Give a domain its canonical name."""
     return "" if name == "ai.onnx" else name
-
-
-def join(place: str, inner: str) -> str:
-    """Put a place into the one around it, for messages."""
-    return f"{place}, {inner}" if place else inner
 
 
 def tensor_name(tensor: Tensor) -> str:
@@ -360,3 +406,9 @@ def node_text(proto: onnx.NodeProto) -> str:
     if proto.name:
         return f"node {proto.name!r} ({proto.op_type})"
     return f"the {proto.op_type} that computes {', '.join(map(repr, proto.output))}"
+
+
+def _names(values: Iterable[onnx.ValueInfoProto | str]) -> Iterator[str]:
+    """Name inputs or outputs: of a function they are names, of a graph they have them."""
+    for value in values:
+        yield value.name if isinstance(value, onnx.ValueInfoProto) else value

@@ -233,7 +233,7 @@ def test_what_is_no_artifact_is_named(tmp_path, message):
 
 def test_late_bound_constants_are_named(built):
     artifact = record_io.read_artifact(built / "small/consts")
-    assert artifact.kind == "late-bound constants"
+    assert artifact.kind == "TVM parameters"
     assert artifact.role is record_io.Role.PARAMETERS
     assert artifact.record == model_record(models()["small"])
     assert record_io.read_interface(built / "small/consts") is None

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The header of a VM executable: the writer in Python is the reference for the one in C++."""
 
+import dataclasses
+import hashlib
 import struct
 
+import formats_reference
 import numpy as np
 import pytest
 import tvm
@@ -47,6 +50,25 @@ def test_the_header_of_stock_code(code):
     assert header.host_device_index == 0
     assert header.record is None
     assert header.to_bytes() == code[: header.size]
+
+
+def test_the_reference_reads_what_tvm_writes_and_nothing_less(vm_exec, code):
+    fields = formats_reference.record(str(FIRST).encode())
+    says = formats_reference.executable(rewrite_record(code, FIRST))
+    assert says == {**formats_reference.executable(code), "record": fields}
+    assert (says["record"], says["parameters"], says["late-bound"]) == (fields, ["x"], [])
+    assert says["stock"] == hashlib.sha256(code).hexdigest()
+    for size in range(len(code)):
+        with pytest.raises(formats_reference.FormatError):
+            formats_reference.executable(code[:size])
+
+
+def test_the_reference_reads_late_bound_constants(vm_exec, tmp_path):
+    path = tmp_path / "consts"
+    vm_exec.move_late_bound_consts(str(path), 64)
+    names = formats_reference.executable(bytes(vm_exec.save()[0]))["late-bound"]
+    assert names
+    assert formats_reference.tensor_list(path.read_bytes()) == {"record": None, "names": names}
 
 
 def test_cpp_writes_the_same_bytes_as_python(vm_exec, code):
@@ -112,6 +134,21 @@ def test_every_truncated_header_is_refused(code):
     parse_header(tagged[: parse_header(tagged).size])
 
 
+@pytest.mark.parametrize(
+    "version", ["0.14.0", "0.15.dev12+g0123abc", "0.16.dev0", "0.17.0rc1", "0.18.0", "0.19.0.post1"]
+)
+def test_the_version_is_kept_to_the_letter(code, version):
+    """The layout is the same in all of these; the loader takes its own version's only."""
+    header = dataclasses.replace(parse_header(code), version=version)
+    other = header.to_bytes() + code[parse_header(code).size :]
+    assert parse_header(other).version == version
+    tagged = rewrite_record(other, FIRST)
+    assert parse_header(tagged) == dataclasses.replace(
+        header.with_record(FIRST), size=len(tagged) - len(code) + parse_header(code).size
+    )
+    assert rewrite_record(tagged, None) == other
+
+
 def patched(code, offset, layout, value):
     return code[:offset] + struct.pack(layout, value) + code[offset + struct.calcsize(layout) :]
 
@@ -121,7 +158,10 @@ def patched(code, offset, layout, value):
     [
         (0, "<Q", 0x464C457F, "not a Relay VM executable: it begins with 0x00000000464c457f"),
         (8, "<Q", 1 << 40, "string in the version.* is 1099511627776 bytes"),
-        (16, "<6s", b"0.18.0", "written by TVM '0.18.0'.* 0.19.0 only"),
+        (16, "<6s", b"0.13.0", "written by TVM '0.13.0'.* TVM 0.14 to 0.19 only"),
+        (16, "<6s", b"0.20.0", "written by TVM '0.20.0'.* TVM 0.14 to 0.19 only"),
+        (16, "<6s", b"0.190.", "written by TVM '0.190.'"),
+        (16, "<6s", b"0.18.\r", "written by TVM '0.18...'"),
         (16, "<6s", b"\xff.19.0", "written by TVM"),
         (22, "<Q", 1 << 60, "device table has 1152921504606846976 entries"),
         (38, "<Q", 1 << 60, "string in the device table.* is 1152921504606846976 bytes"),

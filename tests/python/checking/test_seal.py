@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
 import os
+import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
-from artifacts import build, compile_model, models, run_python, sha256
+from artifacts import build, models, run_python, sha256
 
+from tvm_model_hash import files
 from tvm_model_hash.artifact import record_io
+from tvm_model_hash.checking import manifest
 from tvm_model_hash.checking.manifest import SealedFile, read_seal, seal, verify_seal
 from tvm_model_hash.errors import (
     ArtifactError,
@@ -17,6 +21,7 @@ from tvm_model_hash.errors import (
     OutputError,
     SealError,
 )
+from tvm_model_hash.files import file_sha256, locked
 from tvm_model_hash.model.digest import model_record
 from tvm_model_hash.record import Record
 
@@ -124,7 +129,7 @@ def test_unchanged_when_sealed_again(deployment):
     seal(deployment)
     assert (deployment / "SHA256SUMS").read_bytes() == first
     assert b"SHA256SUMS" not in first
-    assert not list(deployment.glob("*.tmp"))
+    assert not list(deployment.glob(".*"))
 
 
 def test_resealing_follows_the_files(tiny):
@@ -148,17 +153,18 @@ def test_differences_are_named(deployment):
     (deployment / "data/labels.txt").write_text("dog\ncat\n")
     (deployment / "consts").unlink()
     (deployment / "data/more").mkdir()
-    (deployment / "data/more/new.txt").write_text("")
+    shutil.copy(deployment / "lib.so", deployment / "data/more/lib.so")
     with pytest.raises(BrokenSealError) as caught:
         verify_seal(deployment)
     assert caught.value.missing == ("consts",)
-    assert caught.value.extra == ("data/more/new.txt",)
+    assert caught.value.extra == ("data/more/lib.so",)
     assert caught.value.changed == ("data/labels.txt",)
     found = hashlib.sha256(b"dog\ncat\n").hexdigest()
     assert str(caught.value) == (
         f"the files in {str(deployment)!r} are not the ones that were sealed: 'consts' is missing; "
-        "'data/more/new.txt' is not in the manifest; 'data/labels.txt' is changed: expected 8 "
-        f"bytes with SHA-256 {digest}, found 8 with {found}"
+        f"'data/labels.txt' is changed: expected 8 bytes with SHA-256 {digest}, found 8 with "
+        f"{found}; "
+        "'data/more/lib.so' is not in the manifest"
     )
 
 
@@ -199,7 +205,8 @@ def test_a_flipped_bit_in_an_artifact_is_found(deployment):
 
 
 @pytest.mark.parametrize(
-    "name", ["a b", " a", "a ", "*a", "#a", "-a", "ä", "中", "a'b", "a:b", "(a) = b", "--", "..a"]
+    "name",
+    ["a b", " a", "#a", "-a", "ä", "中", "a'b", "(a) = b", "--", "..a", "\u202ea", "null", "com10"],
 )
 def test_sha256sum_reads_the_names(tmp_path, name):
     (tmp_path / name).write_text(name)
@@ -212,12 +219,23 @@ def test_sha256sum_reads_the_names(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["a\\b", "a\nb", "a\rb", "a\tb", "\x1b[2J", "-", b"\xff", "\u202ea"]
+    "name",
+    [
+        *("a\\b", "a\nb", "a\rb", "a\tb", "\x1b[2J", "\x7f", "-", b"\xff"),
+        # What Windows doesn't have, or takes for something else.
+        *("a:b", "a*", "a?", 'a"', "a<b", "a>b", "a|b", "a ", "a.", "...", "NUL", "nul.txt"),
+        *("Com1", "LPT9.tar.gz", "aux .c", "CON", "prn", "com²", "conin$"),
+    ],
 )
 def test_a_name_that_no_manifest_can_hold_is_refused(tmp_path, name):
     (tmp_path / os.fsdecode(name)).write_text("")
     with pytest.raises(SealError, match="cannot stand in a manifest"):
         seal(tmp_path)
+    (tmp_path / "below").mkdir()
+    (tmp_path / os.fsdecode(name)).rename(tmp_path / "below" / os.fsdecode(name))
+    if name != "-":  # which is a name for standard input only as it is
+        with pytest.raises(SealError, match="cannot stand in a manifest"):
+            seal(tmp_path)
     assert not (tmp_path / "SHA256SUMS").exists()
 
 
@@ -303,7 +321,7 @@ def test_files_of_different_models_are_not_sealed(deployment):
     seal(deployment)
     before = (deployment / "SHA256SUMS").read_bytes()
     record_io.write_record(deployment / "code.ro", RECORD, deployment / "other.ro")
-    with pytest.raises(HashConflictError, match=r"'code\.ro' carries .*'other\.ro' carries"):
+    with pytest.raises(HashConflictError, match=r"'code\.ro' is of model .*'other\.ro' is of"):
         seal(deployment)
     assert (deployment / "SHA256SUMS").read_bytes() == before
 
@@ -315,12 +333,119 @@ def test_a_damaged_artifact_is_not_sealed(deployment):
         seal(deployment)
 
 
-def test_a_record_further_down_counts(tiny):
-    code = compile_model(models()["small"]).save()[0]
-    (tiny / "b/code.ro").write_bytes(code)
+def test_a_record_further_down_counts(built, tiny):
+    for name in ("code.ro", "lib.so"):
+        shutil.copy(built / "small" / name, tiny / "b")
     record_io.write_record(tiny / "b/code.ro", RECORD)
     seal(tiny)
     assert verify_seal(tiny).record == RECORD
+
+
+def test_an_incomplete_deployment_is_not_sealed(deployment):
+    for name in ("consts", "lib.so"):
+        (deployment / name).rename(deployment.parent / name)
+        with pytest.raises(ArtifactError, match="is incomplete: 'code.ro'"):
+            seal(deployment)
+        (deployment.parent / name).rename(deployment / name)
+    assert not (deployment / "SHA256SUMS").exists()
+
+
+def test_a_file_that_is_no_part_breaks_no_seal(deployment):
+    seal(deployment)
+    (deployment / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (deployment / "notes.txt").write_text("on the second board since May")
+    verify_seal(deployment)
+
+
+def test_a_part_that_came_later_breaks_the_seal(built, deployment):
+    seal(deployment)
+    shutil.copy(built / "small/late.ro", deployment / "old.ro")
+    with pytest.raises(BrokenSealError, match="'old.ro' is not in the manifest") as caught:
+        verify_seal(deployment)
+    assert caught.value.extra == ("old.ro",)
+
+
+def test_a_temporary_is_neither_sealed_nor_an_obstacle(deployment):
+    temporary = deployment / "data/.0123456789abcdef.tvm-model-hash-tmp"
+    temporary.mkdir()
+    (temporary / "code.ro").write_bytes((deployment / "code.ro").read_bytes()[:100])
+    (temporary / "link").symlink_to("nowhere")
+    seal(deployment)
+    assert "tmp" not in (deployment / "SHA256SUMS").read_text()
+    verify_seal(deployment)
+
+
+def test_sealing_removes_what_a_killed_one_left(tiny):
+    (tiny / ".0123456789abcdef.tvm-model-hash-tmp").write_text("# tvm-model-hash seal/1\n# rec")
+    seal(tiny)
+    assert sorted(path.name for path in tiny.iterdir()) == ["SHA256SUMS", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (lambda tiny: (tiny / "a").write_bytes(b"other"), "'a'"),
+        (lambda tiny: os.truncate(tiny / "a", 1), "'a'"),
+        (lambda tiny: (tiny / "new").write_text(""), "'new'"),
+        (lambda tiny: (tiny / "a").unlink(), "'a'"),
+        (lambda tiny: (tiny / "a").rename(tiny / "z"), "'a', 'z'"),
+        (
+            lambda tiny: pathlib.Path(shutil.copy2(tiny / "a", tiny.parent)).rename(tiny / "a"),
+            "'a'",
+        ),
+    ],
+    ids=["written", "cut", "added", "removed", "renamed", "replaced"],
+)
+def test_what_changes_while_it_is_sealed_is_an_error(tiny, monkeypatch, change, names):
+    os.utime(tiny / "a", (0, 0))
+    seal(tiny)
+    before = (tiny / "SHA256SUMS").read_bytes()
+    hashed = []
+
+    def hash_and_change(path, **keywords):
+        found = file_sha256(path, **keywords)
+        hashed.append(path)
+        if len(hashed) == 2:  # both
+            change(tiny)
+        return found
+
+    monkeypatch.setattr(manifest, "file_sha256", hash_and_change)
+    with pytest.raises(SealError, match=f"cannot seal '.*': {names} changed meanwhile"):
+        seal(tiny)
+    assert (tiny / "SHA256SUMS").read_bytes() == before
+    assert not list(tiny.glob(".*"))
+
+
+def test_sealers_wait_for_each_other(tiny):
+    with locked(str(tiny)):
+        other = subprocess.Popen(
+            [sys.executable, "-c", "import sys, tvm_model_hash as t; t.seal(sys.argv[1])", tiny]
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(2)
+        assert not (tiny / "SHA256SUMS").exists()
+    assert other.wait(60) == 0
+    verify_seal(tiny)
+
+
+def test_a_sealer_that_hangs_is_an_error_for_the_next(tiny, monkeypatch):
+    monkeypatch.setattr(files, "_LOCK_SECONDS", 0.1)
+    with locked(str(tiny)), pytest.raises(OutputError, match="another process has been writing"):
+        seal(tiny)
+    seal(tiny)
+
+
+def test_sealers_at_once_leave_a_seal_that_holds(deployment):
+    code = """
+import sys, tvm_model_hash
+for _ in range(20):
+    tvm_model_hash.seal(sys.argv[1])
+    tvm_model_hash.verify_seal(sys.argv[1])
+"""
+    sealers = [subprocess.Popen([sys.executable, "-c", code, deployment]) for _ in range(3)]
+    assert [sealer.wait(120) for sealer in sealers] == [0, 0, 0]
+    verify_seal(deployment)
+    assert not list(deployment.rglob(".*"))
 
 
 def test_a_manifest_that_cannot_be_written_is_an_error(tiny):

@@ -4,33 +4,21 @@
 import dataclasses
 import hashlib
 import os
-import random
 import subprocess
 import sys
 
-import canonical_reference
-import numpy as np
 import onnx
 import pytest
 from google.protobuf.internal import api_implementation
 from graph_strategies import models
 from hypothesis import HealthCheck, given, settings
-from onnx import AttributeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, TensorProto
+from small_models import network
 from test_canonical import DATA, node_tests
-from test_digest import network, tensor_model
 
-from tvm_model_hash import (
-    ExternalDataError,
-    ModelSerializationError,
-    Record,
-    model_hash,
-    model_record,
-    one_pass,
-    stream,
-)
-from tvm_model_hash.model.contents import Content, FileContent, RawContent, open_model
-
-KIB = 1 << 10
+from tvm_model_hash import ModelSerializationError, model_hash, model_record
+from tvm_model_hash.model import hashing, protobuf_bytes
+from tvm_model_hash.model.contents import RawContent, open_model, size_of
 
 
 def naive(model):
@@ -40,8 +28,8 @@ def naive(model):
 @pytest.fixture
 def everything_is_large(monkeypatch):
     """Takes apart the smallest tensors, and gives the smallest pieces to threads."""
-    monkeypatch.setattr(stream, "_SMALL_BYTES", 0)
-    monkeypatch.setattr(one_pass, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(protobuf_bytes, "LARGE_BYTES", 0)
+    monkeypatch.setattr(hashing, "_SMALL_BYTES", 1)
 
 
 def raw(name, size, fill=1):
@@ -98,10 +86,9 @@ def messages(message):
 
 def test_tensors_everywhere():
     model = filled_model()
-    pieces = stream.serialized(*open_model(model))
-    contents = [piece for piece in pieces if isinstance(piece, Content)]
-    assert sum(isinstance(piece, RawContent) for piece in contents) == 15
-    assert sum(map(one_pass.size_of, pieces)) == len(model.SerializeToString())
+    pieces = protobuf_bytes.serialized(*open_model(model))
+    assert sum(isinstance(piece, RawContent) for piece in pieces) == 15
+    assert sum(map(size_of, pieces)) == len(model.SerializeToString())
     # What protobuf was left with.
     assert sum(len(piece) for piece in pieces if isinstance(piece, bytes)) < 1500
     assert model_hash(model) == naive(model)
@@ -167,7 +154,7 @@ def test_protobuf_in_python():
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", __file__, "-k", names.replace(" ", " or ")],
         env={**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"},
-        cwd=os.path.join(os.path.dirname(__file__), "..", ".."),
+        cwd=os.path.join(os.path.dirname(__file__), "..", "..", ".."),
         check=True,
     )
 
@@ -252,7 +239,7 @@ def large_model(**fields):
 # Its own process, so that the memory is free again.
 LARGE_RUN = """
 import resource, sys
-from test_stream import large_model, LARGE
+from test_protobuf_bytes import large_model, LARGE
 from tvm_model_hash import model_hash
 
 model = large_model(raw_data=bytes(LARGE))
@@ -278,31 +265,6 @@ def test_a_model_over_2_gib():
     assert run(LARGE_RUN) == [written_by_hand(inside_was_external=False)]
 
 
-RSS_RUN = """
-import resource, sys
-import onnx_ir, tvm_model_hash.model.canonical, concurrent.futures.thread
-from tvm_model_hash import model_record
-
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(model_record(sys.argv[1]).model)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-def test_external_data_over_2_gib_takes_little_memory(tmp_path):
-    model = large_model(data_location=TensorProto.EXTERNAL)
-    for number, tensor in enumerate(model.graph.initializer):
-        tensor.external_data.add(key="location", value="data")
-        tensor.external_data.add(key="offset", value=str(number * LARGE))
-        tensor.external_data.add(key="length", value=str(LARGE))
-    onnx.save(model, tmp_path / "m.onnx")
-    with open(tmp_path / "data", "wb") as file:
-        file.truncate(3 * LARGE)
-    found, kib = run(RSS_RUN, tmp_path / "m.onnx")
-    assert found == written_by_hand(inside_was_external=True)
-    assert int(kib) < 128 * KIB
-
-
 def test_what_protobuf_cannot_serialize_at_all():
     model = network()
     half = b"s" * (1 << 30)
@@ -310,143 +272,3 @@ def test_what_protobuf_cannot_serialize_at_all():
         model.graph.node[0].attribute.add(name="s", s=half, type=AttributeProto.STRING)
     with pytest.raises(ModelSerializationError, match="even without the data of its tensors"):
         model_hash(model)
-
-
-# One pass
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """The contents that are fetched, in this order."""
-    found = []
-    for kind in (RawContent, FileContent):
-
-        def read(self, index, original=kind.read):
-            found.append((id(self), index))
-            return original(self, index)
-
-        monkeypatch.setattr(kind, "read", read)
-    return found
-
-
-def weights(count, size=3 << 20):
-    return [raw(f"w{number}", size, number) for number in range(count)]
-
-
-def in_order(tensors, order):
-    """A model that uses tensors in another order than that in which they stand in it."""
-    model = tensor_model(*(tensors[number] for number in order))
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(tensors)
-    return model
-
-
-def expected(model):
-    return Record(**canonical_reference.digests(model))
-
-
-@pytest.mark.parametrize(
-    ("order", "expected_reads"),
-    [
-        (range(10), 10),
-        ([1, 0, 3, 2, 6, 5, 4, 7, 9, 8], 10),  # as near as bias and weight of a layer
-        ([0, 2, 4, 6, 8, 9], 10),  # the rest is not used
-        ([5, 6, 7, 8, 9, 0, 1, 2, 3, 4], None),
-        (range(9, -1, -1), None),
-    ],
-)
-def test_each_weight_is_read_once(order, expected_reads, reads):
-    model = in_order(weights(10), order)
-    record = model_record(model)
-    assert len(set(reads)) == 10
-    assert len(reads) == expected_reads or (expected_reads is None and len(reads) <= 20)
-    assert record == expected(model)
-
-
-def test_any_order_has_the_same_digests(monkeypatch):
-    rng = random.Random(0)
-    tensors = [raw(f"w{n}", rng.choice([1, 100, 5000, 70000, 200000]), n) for n in range(30)]
-    tensors.append(TensorProto(name="i4", data_type=22, dims=[7], raw_data=b"\x11\x11\x11\xf1"))
-    for kept in (0, 100000, 1 << 24):
-        for name in ("_KEPT_BYTES", "_AHEAD_BYTES", "_QUEUED_BYTES", "_LARGE_BYTES"):
-            monkeypatch.setattr(one_pass, name, kept)
-        for _ in range(10):
-            order = rng.sample(range(31), rng.randrange(1, 32))
-            model = in_order(tensors, order)
-            assert model_record(model) == expected(model)
-
-
-def test_external_weights_are_read_once(tmp_path, reads):
-    tensors = weights(4, 9 << 20)
-    for order in (range(4), [1, 0, 2, 3]):
-        reads.clear()
-        model = in_order(tensors, order)
-        onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="data")
-        record = model_record(tmp_path / "m.onnx")
-        assert len(reads) == len(set(reads)) == 12  # pieces of 4 MiB
-        assert record == expected(onnx.load(tmp_path / "m.onnx"))
-        os.unlink(tmp_path / "data")
-
-
-# External data
-
-
-def external(tmp_path, tensor):
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="data")
-    return tensor
-
-
-def test_external_data_with_unknown_fields(tmp_path):
-    (tmp_path / "data").write_bytes(bytes(9000))
-    model = tensor_model(external(tmp_path, raw("w", 9000)))
-    for message in (model, model.graph, model.graph.initializer[0]):
-        message.MergeFromString(UNKNOWN["low number"])
-        onnx.save(model, tmp_path / "m.onnx")
-        assert model_record(tmp_path / "m.onnx").model == naive(onnx.load(tmp_path / "m.onnx"))
-
-
-def test_external_data_of_sparse_tensors(tmp_path):
-    # onnx.load leaves them where they are.
-    values = numpy_helper.from_array(np.arange(1, 4, dtype=np.float32), "w")
-    indices = numpy_helper.from_array(np.array([1, 2, 9], np.int64))
-    inline = tensor_model(values)
-    del inline.graph.initializer[:]
-    inline.graph.sparse_initializer.add(values=values, indices=indices, dims=[10])
-    model = onnx.ModelProto()
-    model.CopyFrom(inline)
-    sparse = model.graph.sparse_initializer[0]
-    (tmp_path / "data").write_bytes(values.raw_data + indices.raw_data)
-    for tensor, offset in ((sparse.values, 0), (sparse.indices, 12)):
-        size = len(tensor.raw_data)
-        external(tmp_path, tensor)
-        tensor.external_data.add(key="offset", value=str(offset))
-        tensor.external_data.add(key="length", value=str(size))
-    onnx.save(model, tmp_path / "m.onnx")
-    for tensor in (
-        inline.graph.sparse_initializer[0].values,
-        inline.graph.sparse_initializer[0].indices,
-    ):
-        tensor.data_location = TensorProto.DEFAULT
-    assert model_record(tmp_path / "m.onnx") == model_record(inline)
-    with pytest.raises(ExternalDataError, match="was not loaded"):
-        model_hash(onnx.load(tmp_path / "m.onnx"))
-
-
-@pytest.mark.parametrize("change", ["truncated", "replaced", "removed"])
-def test_a_file_that_changes_while_it_is_read(change, tmp_path):
-    data = tmp_path / "data"
-    data.write_bytes(bytes(9 << 20))
-    onnx.save(tensor_model(external(tmp_path, raw("w", 9 << 20))), tmp_path / "m.onnx")
-    model, contents = open_model(tmp_path / "m.onnx")
-    content = contents.of(model.graph.initializer[0])
-    assert content.read(0) == bytes(4 << 20)
-    if change == "truncated":
-        os.truncate(data, 5 << 20)
-    else:
-        data.rename(tmp_path / "old")
-        if change == "replaced":
-            data.write_bytes(bytes(9 << 20))
-    with pytest.raises(ExternalDataError, match="changed while it was read|No such file"):
-        content.read(1)

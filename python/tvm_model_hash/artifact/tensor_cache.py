@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tensor cache: ``tensor-cache.json``, of older TVMs ``ndarray-cache.json``, and its shards.
+
+It is what ``tvm.contrib.tvmjs`` writes, for MLC LLM and the web. The record stands in the object
+``metadata``, which its loaders hand on. The shards beside it hold the tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import Any
+
+from ..errors import ArtifactError
+from ..record import Record
+from .carrier import Artifact, Carrier, Patch, Role, Source
+from .json_text import (
+    RECORD_KEY,
+    JsonObject,
+    first_key,
+    is_size,
+    read_json,
+    record_in,
+    replaced,
+    short,
+)
+from .tensor_names import tensor_names
+
+_METADATA, _RECORDS = "metadata", "records"
+
+
+class TensorCache(Carrier):
+    """A tensor cache.
+
+    Parameters
+    ----------
+    source : Source
+        The JSON file.
+    found : JsonObject
+        Its content.
+    """
+
+    def __init__(self, source: Source, found: JsonObject) -> None:
+        self._source = source
+        self._json = found
+        names: list[str] = []
+        shards: list[str] = []
+        for shard in found.value[_RECORDS]:
+            shards.append(self._check_shard(shard))
+            names += (self._check_tensor(tensor, shard) for tensor in shard[_RECORDS])
+        self._names = tensor_names(names, source.name)
+        self._shards = tuple(shards)
+
+    @classmethod
+    def find(cls, source: Source) -> TensorCache | None:
+        """Recognize JSON with metadata and a list of shards."""
+        if first_key(source) not in (_METADATA, _RECORDS):
+            return None
+        found = read_json(source)
+        records = found.value.get(_RECORDS)
+        if not isinstance(found.value.get(_METADATA), dict) or not isinstance(records, list):
+            return None
+        if not all(isinstance(shard, dict) and "dataPath" in shard for shard in records):
+            return None
+        return cls(source, found)
+
+    def artifact(self) -> Artifact:
+        """Read the record, the tensors' names and the names of the shards."""
+        return Artifact(
+            self._source.path,
+            "tensor cache",
+            "file",
+            self._source.size,
+            Role.PARAMETERS,
+            record_in(self._json.value[_METADATA]),
+            tensors=self._names,
+            files=self._shards,
+        )
+
+    def patch(self, record: Record | None) -> Patch:
+        """Replace, add or remove the key in the metadata."""
+        metadata = self._json.child(_METADATA)
+        record_in(metadata.value)  # one that is malformed is not replaced unseen
+        if record is not None:
+            edit = metadata.put(RECORD_KEY, json.dumps(str(record)))
+        elif RECORD_KEY in metadata.members:
+            edit = metadata.remove(RECORD_KEY)
+        else:
+            return Patch(0, 0, b"")
+        return replaced(self._source, metadata.edited(edit))
+
+    def _check_shard(self, shard: dict[str, Any]) -> str:
+        """Check that a shard is there, as large as it is said to be; its name."""
+        name, size = shard["dataPath"], shard.get("nbytes")
+        # TVM's loaders join any path; a cache whose weights lie elsewhere is not one to check.
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise self._damaged(f"a shard is {short(name)}, expected the name of a file beside it")
+        if shard.get("format") != "raw-shard":
+            raise self._damaged(
+                f"the shard {short(name)} has the format {short(shard.get('format'))}, expected "
+                "'raw-shard'"
+            )
+        if not is_size(size) or not isinstance(shard.get(_RECORDS), list):
+            raise self._damaged(f"the shard {short(name)} has no size, or no list of tensors")
+        path = os.path.join(os.path.dirname(self._source.path), name)
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError) as error:  # the latter for a name that no file can have
+            reason = getattr(error, "strerror", None) or error
+            raise ArtifactError(
+                f"{self._source.name} is incomplete: cannot read its shard {short(path)}: {reason}"
+            ) from error
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            raise ArtifactError(
+                f"the shard {path!r} of {self._source.name} is not the file it is said to be: "
+                f"expected a regular file of {size} bytes, found {status.st_size}"
+            )
+        return name
+
+    def _check_tensor(self, tensor: Any, shard: dict[str, Any]) -> str:
+        """Check that a tensor lies within its shard; its name."""
+        fields = tensor if isinstance(tensor, dict) else {}
+        name, offset, size = fields.get("name"), fields.get("byteOffset"), fields.get("nbytes")
+        if not isinstance(name, str) or not is_size(offset) or not is_size(size):
+            raise self._damaged(f"a tensor is {short(tensor)}, without its name, offset or size")
+        if offset + size > shard["nbytes"]:
+            raise self._damaged(
+                f"the tensor {short(name)} ends at byte {offset + size} of the shard "
+                f"{short(shard['dataPath'])}, which has {shard['nbytes']}"
+            )
+        return name
+
+    def _damaged(self, what: str) -> ArtifactError:
+        return ArtifactError(f"{self._source.name} is damaged: {what}")

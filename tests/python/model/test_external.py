@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""External data: which files and parts of files it may be, and that it is read where it lies."""
+
+import os
+
+import canonical_reference
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from small_models import floats, tensor_model
+from test_file import LARGE, MEMORY_RUN, bytes_of
+from test_protobuf_bytes import UNKNOWN, large_model, naive, raw, run, written_by_hand
+
+from tvm_model_hash import ExternalDataError, model_hash, model_record
+from tvm_model_hash.model.contents import open_model
+
+
+@pytest.fixture
+def located(tmp_path):
+    """A function that saves a model of a tensor of 8 bytes with these keys, and gives its path."""
+    directory = tmp_path / "model"
+    (directory / "sub").mkdir(parents=True)
+    for path in (
+        "outside",
+        "model/data",
+        "model/sub/deep",
+        "model/...",
+        "model/..data",
+        "model/a b",
+    ):
+        (tmp_path / path).write_bytes(bytes(8))
+    (directory / "empty").write_bytes(b"")
+    (directory / "long").write_bytes(b"\1\1" + bytes(8) + b"\1")
+    os.symlink("model", tmp_path / "link to model")
+    os.symlink("sub", directory / "link")
+    os.symlink("..", directory / "up")
+
+    def save(size=8, **keys):
+        tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[size // 4])
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in keys.items():
+            tensor.external_data.add(key=key, value=value)
+        model = tensor_model(floats("w", [0, 0]))
+        model.graph.initializer[0].CopyFrom(tensor)
+        onnx.save(model, directory / "m.onnx")
+        return directory / "m.onnx"
+
+    return save
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *(
+            {"location": location}
+            for location in ("data", "./data", "sub/./deep", "link/deep", "...", "..data", "a b")
+        ),
+        {"location": "data", "offset": "0", "length": "8"},
+        {"location": "data", "offset": "0" * 19, "length": "8".zfill(19)},
+        {"location": "long", "offset": "2", "length": "8"},
+        {"location": "data", "checksum": "x", "basepath": "/"},
+    ],
+    ids=str,
+)
+def test_a_part_of_a_file_below_the_directory(keys, located, tmp_path):
+    inline = model_record(tensor_model(floats("w", [0, 0])))
+    path = located(**keys)
+    found = model_record(path)
+    assert (found.graph, found.weights) == (inline.graph, inline.weights)
+    assert found.model == canonical_reference.model_digest_of_file(path)
+    assert model_record(tmp_path / "link to model" / "m.onnx") == found
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["", "/data", "{directory}/data", "sub/", "sub//deep", "data/", "//data", "..", "../outside",
+     "sub/../data", "none/../data", "../model/data", "sub/..", "up/outside", "link/../data"],
+)  # fmt: skip
+def test_a_location_is_refused(location, located):
+    path = located(location=location.replace("{directory}", os.fspath(located().parent)))
+    with pytest.raises(ExternalDataError, match="tensor 'w' (has the location|is at '.*symlink)"):
+        model_record(path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"length": "0"}, "has the length 0 at offset 0 of 'data', which has 8 bytes: onnx.load"),
+        ({"length": "00", "offset": "7"}, "has the length 0 at offset 7"),
+        ({"length": "8".zfill(20)}, "expected a number of bytes in at most 19 digits"),
+        ({"offset": "0" * 20}, "expected a number of bytes in at most 19 digits"),
+        ({"offset": "9" * 19}, "which has 8 bytes"),
+        ({"offset": "9", "length": "0"}, "which has 8 bytes"),
+        ({"offset": "1e0"}, "has the offset '1e0'"),
+        ({"length": "8 "}, "has the length '8 '"),
+        ({"length": "8\n"}, "has the length"),
+    ],
+    ids=str,
+)
+def test_numbers_are_refused(keys, problem, located):
+    with pytest.raises(ExternalDataError, match=problem):
+        model_record(located(location="data", **keys))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"location": "empty"},
+        {"location": "empty", "length": "0"},
+        {"location": "data", "offset": "8"},
+        {"location": "data", "offset": "8", "length": "0"},
+    ],
+    ids=str,
+)
+def test_no_bytes_at_the_end_of_a_file(keys, located):
+    path = located(size=0, **keys)
+    assert model_record(path).model == naive(onnx.load(path))
+
+
+def test_inline_data_beside_external_data_is_what_onnx_load_overwrites(located):
+    """Of an unused tensor: a used one has no canonical form."""
+    path = located(location="data")
+    model = onnx.load(path, load_external_data=False)
+    unused = model.graph.initializer.add()
+    unused.CopyFrom(model.graph.initializer[0])
+    unused.name, unused.raw_data = "unused", bytes([7]) * 5000
+    model.graph.initializer[0].CopyFrom(floats("w", [0, 0]))
+    path.write_bytes(model.SerializeToString())  # onnx.save would move the data to the file
+    assert model_record(path).model == naive(onnx.load(path))
+
+
+def external(tmp_path, tensor):
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="data")
+    return tensor
+
+
+def test_external_data_with_unknown_fields(tmp_path):
+    (tmp_path / "data").write_bytes(bytes(9000))
+    model = tensor_model(external(tmp_path, raw("w", 9000)))
+    for message in (model, model.graph, model.graph.initializer[0]):
+        message.MergeFromString(UNKNOWN["low number"])
+        onnx.save(model, tmp_path / "m.onnx")
+        assert bytes_of(tmp_path / "m.onnx") == onnx.load(tmp_path / "m.onnx").SerializeToString()
+
+
+def test_external_data_of_sparse_tensors(tmp_path):
+    # onnx.load leaves them where they are.
+    values = numpy_helper.from_array(np.arange(1, 4, dtype=np.float32), "w")
+    indices = numpy_helper.from_array(np.array([1, 2, 9], np.int64))
+    inline = tensor_model(values)
+    del inline.graph.initializer[:]
+    inline.graph.sparse_initializer.add(values=values, indices=indices, dims=[10])
+    model = onnx.ModelProto()
+    model.CopyFrom(inline)
+    sparse = model.graph.sparse_initializer[0]
+    (tmp_path / "data").write_bytes(values.raw_data + indices.raw_data)
+    for tensor, offset in ((sparse.values, 0), (sparse.indices, 12)):
+        size = len(tensor.raw_data)
+        external(tmp_path, tensor)
+        tensor.external_data.add(key="offset", value=str(offset))
+        tensor.external_data.add(key="length", value=str(size))
+    onnx.save(model, tmp_path / "m.onnx")
+    for tensor in (
+        inline.graph.sparse_initializer[0].values,
+        inline.graph.sparse_initializer[0].indices,
+    ):
+        tensor.data_location = TensorProto.DEFAULT
+    assert model_record(tmp_path / "m.onnx") == model_record(inline)
+    with pytest.raises(ExternalDataError, match="was not loaded"):
+        model_hash(onnx.load(tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize("change", ["truncated", "replaced", "removed"])
+def test_a_file_that_changes_while_it_is_read(change, tmp_path):
+    data = tmp_path / "data"
+    data.write_bytes(bytes(9 << 20))
+    onnx.save(tensor_model(external(tmp_path, raw("w", 9 << 20))), tmp_path / "m.onnx")
+    model, contents = open_model(tmp_path / "m.onnx")
+    content = contents.of(model.graph.initializer[0])
+    assert content.read(0) == bytes(1 << 20)
+    if change == "truncated":
+        os.truncate(data, 5 << 20)
+    else:
+        data.rename(tmp_path / "old")
+        if change == "replaced":
+            data.write_bytes(bytes(9 << 20))
+    with pytest.raises(ExternalDataError, match="changed while it was read|No such file"):
+        content.read(5)
+
+
+def test_external_data_over_2_gib_takes_little_memory(tmp_path):
+    model = large_model(data_location=TensorProto.EXTERNAL)
+    for number, tensor in enumerate(model.graph.initializer):
+        tensor.external_data.add(key="location", value="data")
+        tensor.external_data.add(key="offset", value=str(number * LARGE))
+        tensor.external_data.add(key="length", value=str(LARGE))
+    onnx.save(model, tmp_path / "m.onnx")
+    with open(tmp_path / "data", "wb") as file:
+        file.truncate(3 * LARGE)
+    found, kib = run(MEMORY_RUN, tmp_path / "m.onnx")
+    assert found == written_by_hand(inside_was_external=True)
+    assert int(kib) < 64 << 10
