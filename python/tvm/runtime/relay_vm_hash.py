@@ -23,6 +23,7 @@ from tvm_model_hash.artifact.vm_header import record_from_listing, rewrite_recor
 from tvm_model_hash.checking import verdict
 from tvm_model_hash.checking.deployment import CODE_NAME, CONSTANTS_NAME, LIBRARY_NAME
 from tvm_model_hash.errors import ArtifactError, BuildMismatchError
+from tvm_model_hash.files import replacing_path
 from tvm_model_hash.integration import (
     checked_deployment,
     directory_path,
@@ -153,14 +154,23 @@ load_exec = staticmethod(_checked_load_exec)
 
 @functools.wraps(_move_late_bound_consts)
 def move_late_bound_consts(self, path, byte_limit):
-    _move_late_bound_consts(self, path, byte_limit)
     # Behind RPC the path is one of the other machine, where the file stays as TVM wrote it.
     record = get_record(self) if _is_local(self) else None
-    if record is not None:
-        count = len(read_artifact(path).tensors)
-        with open(path, "ab") as file:
-            file.write(trailer(record.with_fields(record.build)))
-        _write_record(self, record.with_fields(record.build, count))
+    if record is None:
+        _move_late_bound_consts(self, path, byte_limit)
+        return
+    with replacing_path(os.fspath(path)) as temporary:
+        _move_late_bound_consts(self, temporary, byte_limit)
+        try:
+            count = len(read_artifact(temporary).tensors)
+            _write_record(self, record.with_fields(record.build, count))
+            with open(temporary, "ab") as file:
+                file.write(trailer(record.with_fields(record.build)))
+        except BaseException:
+            # Else the file goes, and the constants with it.
+            _load_late_bound_consts(self, temporary)
+            _write_record(self, record)
+            raise
 
 
 @functools.wraps(_get_late_bound_consts)

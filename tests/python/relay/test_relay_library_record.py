@@ -25,6 +25,7 @@ from tvm_model_hash import (
     DuplicateRecordError,
     HashConflictError,
     ModelHashMismatch,
+    OutputError,
     Record,
     Status,
     check,
@@ -553,6 +554,23 @@ def test_without_the_library_in_cpp_the_same_holds(late, monkeypatch, tmp_path):
     assert vm_hash.get_record(vm_exec).params == 1
     vm_exec.load_late_bound_consts(str(tmp_path / "again"))
     assert vm_hash.get_record(vm_exec).params == 0
+    np.testing.assert_array_equal(run(vm_exec, x), expected)
+
+
+def test_constants_that_could_not_be_written_stay_where_they_were(tmp_path, monkeypatch):
+    def no_space(record):
+        raise OSError("no space left")
+
+    vm_exec = compile_model(layer())
+    x = np.ones((1, 16), "float32")
+    expected = run(vm_exec, x)
+    (tmp_path / "consts").write_bytes(b"old")
+    monkeypatch.setattr(sys.modules["tvm.runtime.relay_vm_hash"], "trailer", no_space)
+    with pytest.raises(OutputError, match="no space left"):
+        vm_exec.move_late_bound_consts(str(tmp_path / "consts"), 256)
+    assert (tmp_path / "consts").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["consts"]
+    assert check(layer(), vm_exec).status is Status.MATCH
     np.testing.assert_array_equal(run(vm_exec, x), expected)
 
 
