@@ -29,6 +29,7 @@ from .record_module import (
     payload_in_c,
 )
 from .tvm_library import OWN_FUNCTIONS, TvmLibrary
+from .tvm_serializer import Reader, damaged, skip_tensor
 
 #: Most records in a library: in each slice of a universal one, of each model linked into it.
 MAX_PAYLOADS = 64
@@ -46,11 +47,12 @@ _SECTIONS = {
 }
 _SOURCES = (".c", ".cc")
 
+_GRAPH_EXECUTOR = "Relay graph executor"
 _RELAX = (Role.EXECUTABLE, "Relax VM executable")
 # What a library is by the type of its root module.
 _KINDS = {
     "relax.VMExecutable": _RELAX,
-    "GraphExecutorFactory": (Role.EXECUTABLE, "Relay graph executor"),
+    "GraphExecutorFactory": (Role.EXECUTABLE, _GRAPH_EXECUTOR),
     "AotExecutorFactory": (Role.EXECUTABLE, "Relay AOT executor"),
 }
 # What the functions of TVM 0.25 and later begin with. There, every library is an executable.
@@ -241,6 +243,11 @@ class TvmLibraryCarrier(Carrier):
     def artifact(self) -> Artifact:
         """Read what the library is, and its record."""
         role, kind = self._role()
+        needs = self._carried.needs if self._carried else ()
+        if kind == _GRAPH_EXECUTOR:
+            for module in self._library.root_modules:
+                own = _tensors_of_graph(module.reader)
+                needs = tuple(name for name in needs if name not in own)
         return Artifact(
             self._source.path,
             kind,
@@ -249,7 +256,7 @@ class TvmLibraryCarrier(Carrier):
             role,
             self._carried.record if self._carried else None,
             platform=self._library.platform,
-            needs=self._carried.needs if self._carried else (),
+            needs=needs,
         )
 
     def _role(self) -> tuple[Role, str]:
@@ -275,6 +282,19 @@ class TvmLibraryCarrier(Carrier):
             f"{self._library.container}. Import the model with get_hash=True, compile it, and "
             "export the library again"
         )
+
+
+def _tensors_of_graph(reader: Reader) -> set[str]:
+    """Names of the tensors in a module that holds the graph executor's graph and parameters."""
+    section = "graph executor"
+    reader.skip(reader.count(section), section)  # the graph
+    count = reader.count(section)
+    if reader.count(section) != count:
+        raise damaged(reader, f"it has {count} parameters, and not as many names")
+    names = {reader.string(section).decode("utf-8", "replace") for _ in range(count)}
+    for _ in range(count):
+        skip_tensor(reader, section)
+    return names
 
 
 def _not_from_tvm(library: Library) -> str:
