@@ -117,6 +117,18 @@ def test_unknown_fields_in_each_message(unknown):
         assert model_hash(model) == naive(model)
 
 
+def test_names_that_are_not_utf8_in_each_message():
+    for index in range(len(list(messages(filled_model())))):
+        model = filled_model()
+        message = list(messages(model))[index]
+        number = next(
+            (f.number for f in message.DESCRIPTOR.fields if f.type == f.TYPE_STRING), None
+        )
+        if number is not None:
+            message.MergeFromString(bytes([number << 3 | 2, 1, 0xFF]))
+            assert model_hash(model) == naive(model)
+
+
 def test_an_enumerator_that_is_unknown():
     model = filled_model()
     model.graph.initializer[0].MergeFromString(b"\x70\x63")  # data_location

@@ -333,6 +333,7 @@ def test_empty_names_define_nothing():
 
 NOT_UTF8 = ["input", "initializer", "output of a node", "output of a node without use", "output"]
 NOT_UTF8 += ["operator", "operand", "attribute", "reference", "domain", "import", "symbol"]
+NOT_UTF8 += ["function's attribute"]
 
 
 @pytest.mark.parametrize("place", NOT_UTF8)
@@ -351,6 +352,8 @@ def test_names_that_are_not_utf8(place):
     }
     if place == "import":
         model = parse(texts["operator"].replace("QQQ", "Neg"), imports=', "QQQ" : 1')
+    elif place == "function's attribute":
+        model = function_model("<p, QQQ> (a) => (b) { b = Neg (a) }")
     elif place == "reference":
         model = function_model("(a) => (b) { b = Neg <v: int = @QQQ> (a) }")
     else:
