@@ -200,6 +200,12 @@ class Importer:
 """
 
 
+def test_an_importer_of_all_of_tvm_is_overtaken():
+    # Nothing is imported after TVM, nor is anything of this package asked.
+    code = f"{IMPORTER}\nsys.meta_path.insert(0, Importer())\nimport tvm"
+    assert report(code) == PATCHED
+
+
 def test_what_slipped_past_is_patched_at_the_next_import():
     code = f"""{IMPORTER}
 import tvm_model_hash
@@ -224,6 +230,8 @@ model = onnx.parser.parse_model(
 model_hash = tvm_model_hash.model_hash(model)
 ours = sys.meta_path[0]
 import tvm.relay.frontend
+# So that nothing is left to be imported.
+tvm.relay.frontend.from_onnx(onnx.ModelProto.FromString(model.SerializeToString()), get_hash=True)
 for name in {[*PATCHES]!r}:
     if "frontend" not in name:
         # As executed without us.
@@ -232,6 +240,8 @@ for name in {[*PATCHES]!r}:
         sys.meta_path.insert(1, ours)
 relay = tvm.relay
 assert not hasattr(relay.vm.VMCompiler.lower, "__wrapped__")
+tvm_model_hash.activation.require()  # what from_onnx does first
+assert hasattr(relay.vm.VMCompiler.lower, "__wrapped__")
 mod, _ = relay.frontend.from_onnx(model, get_hash=True)
 assert tvm_model_hash.is_installed()
 assert relay.vm.compile(mod, "llvm").get_hash() == model_hash
