@@ -101,7 +101,7 @@ $(RELAX_DEMO)/ready: pyproject.toml tests/models.txt $(shell find python -type f
 	$(call new_environment,$(@D))
 	@echo "Installing TVM $* and the test tools (about 150 MB) ..."
 	$(@D)/bin/python -m pip install -q "apache-tvm==$*" "apache-tvm-ffi==$(FFI_$*)" \
-	  cloudpickle onnx onnxruntime psutil pytest rich .
+	  cloudpickle onnx onnxruntime psutil pytest rich safetensors .
 	$(@D)/bin/python -m pip install -q --no-deps -r tests/models.txt
 	@touch $@
 

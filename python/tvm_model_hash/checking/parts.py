@@ -132,7 +132,7 @@ def read_parts(files: Mapping[str, str]) -> Parts:
     artifacts = [part.artifact for group in groups for part in group]
     wanted = {name for artifact in artifacts for name in tensors_of(artifact)}
     needs = [artifact.needs for artifact in artifacts if artifact.needs]
-    parts = []
+    parts: dict[str, Part] = {}
     others = {name for name in files if not found[name]}
     for first, *further in groups:
         artifact = first.artifact
@@ -143,12 +143,12 @@ def read_parts(files: Mapping[str, str]) -> Parts:
             or not wanted.isdisjoint(artifact.tensors)
             or any(_are_numbered(artifact.tensors, len(names)) for names in needs)
         ):
-            parts += [first, *further]
+            # A file that is named is one part, however many name it.
+            parts |= {part.name: part for part in (first, *further)}
         else:
             others.add(first.name)
-    parts.sort(key=lambda part: (_ORDER.index(part.artifact.role), part.name))
-    others -= {part.name for part in parts}
-    return Parts(tuple(parts), tuple(sorted(others)))
+    ordered = sorted(parts.values(), key=lambda part: (_ORDER.index(part.artifact.role), part.name))
+    return Parts(tuple(ordered), tuple(sorted(others - parts.keys())))
 
 
 def _read_file(name: str, path: str) -> list[list[Part]]:
