@@ -13,7 +13,7 @@ KEYS = ("model", "graph", "weights")
 DEVICE_TABLE = 0xD225DE2F4214151D
 TENSOR = 0xDD5E40F096B4A13F
 TENSORS = 0xF7E58D4F05049CB7
-TVM_VERSION = b"0.19.0"
+TVM_VERSION = rb"0\.1[4-9]\.[0-9A-Za-z.+_-]{1,64}"
 MOST_ENTRIES = 1024
 LONGEST_STRING = 65536  # in the header
 
@@ -114,7 +114,7 @@ def executable(content: bytes) -> dict:
     file = Bytes(content)
     require(file.u64() == DEVICE_TABLE, "not an executable")
     version = file.short_string()
-    require(version == TVM_VERSION, "another version of TVM", version)
+    require(re.fullmatch(TVM_VERSION, version), "another version of TVM", version)
     at_number = file.position
     number = file.u64()
     require(number <= MOST_ENTRIES, "a table of over 1,024 entries", number)

@@ -35,6 +35,11 @@ def layer(scale=1.0):
     return model
 
 
+def identity(record):
+    """A record without what the compilation has put into it."""
+    return dataclasses.replace(record, extra=())
+
+
 def sha256(model):
     return hashlib.sha256(model.SerializeToString()).hexdigest()
 

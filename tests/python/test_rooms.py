@@ -15,7 +15,7 @@ BELOW = {
     "containers": {"ground"},
     "artifact": {"ground", "containers"},
     "checking": {"ground", "containers", "model", "artifact"},
-    "integration": {"ground", "containers", "model", "artifact", "checking"},
+    "integration": {"ground", "containers", "model", "artifact", "checking", "activation"},
     "cli": {"ground", "containers", "model", "artifact", "checking"},
     "activation": {"ground"},
 }
@@ -39,7 +39,8 @@ def imports(module):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) + 1 - node.level] + (node.module or "").split(".")
             base = ".".join(filter(None, base))
-            found |= {base} if base in FILES else {f"{base}.{a.name}" for a in node.names}
+            names = {".".join(filter(None, (base, alias.name))) for alias in node.names}
+            found |= {base} if base in FILES else names
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
             assert not {n.partition(".")[0] for n in names} & {"tvm"}, f"{module} imports tvm"

@@ -263,8 +263,11 @@ BAD = {
         ],
         "not an executable": [executable(magic=0xD225DE2F4214151E), b"\x7fELF" + bytes(60)],
         "another version of TVM": [
-            executable(version="0.18.0"),
+            executable(version="0.13.0"),
+            executable(version="0.20.0"),
+            executable(version="0.19"),
             executable(version="0.19.0 "),
+            executable(version="0.19." + "0" * 65),
             executable(version=""),
         ],
         "a string of over 65,536 bytes in the header": [

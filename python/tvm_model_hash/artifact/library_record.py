@@ -244,7 +244,7 @@ class TvmLibraryCarrier(Carrier):
         """Read what the library is, and its record."""
         role, kind = self._role()
         needs = self._carried.needs if self._carried else ()
-        if kind == _GRAPH_EXECUTOR:
+        if needs and kind == _GRAPH_EXECUTOR:
             for module in self._library.root_modules:
                 own = _tensors_of_graph(module.reader)
                 needs = tuple(name for name in needs if name not in own)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import onnx
 
 from ..errors import ExternalDataError, ModelHashError
+from ..files import FileState
 
 _FIELDS = ("location", "offset", "length")
 
@@ -24,24 +25,22 @@ class FileVersion(NamedTuple):
     ----------
     path : str
         Where it is, without symbolic links.
-    device, inode : int
-        Which file it is.
-    size : int
-        How many bytes it has.
-    changed : int
-        When it was last written to, in nanoseconds.
+    state : FileState
+        By what one notices that it changed.
     """
 
     path: str
-    device: int
-    inode: int
-    size: int
-    changed: int
+    state: FileState
 
     @classmethod
     def of(cls, path: str, status: os.stat_result) -> FileVersion:
         """Make one of what ``os.fstat`` told of the file at a path."""
-        return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(path, FileState.of(status))
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.state.size
 
 
 class FileRange(NamedTuple):

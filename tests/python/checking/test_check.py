@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checking an artifact against a model: from Python, from files, and before anything is loaded."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ import onnx
 import onnx.numpy_helper
 import pytest
 import tvm
-from conftest import NETWORKS, layer, run_python, sha256
+from conftest import NETWORKS, identity, layer, run_python, sha256
 from tvm import relay
 from tvm.contrib.utils import tempdir
 from tvm.runtime import vm_hash
@@ -79,11 +78,6 @@ def other_input(model):
     copy.CopyFrom(model)
     copy.graph.input[0].name = copy.graph.node[0].input[0] = "pixels"
     return copy
-
-
-def identity(record):
-    """A record without what the compilation has put into it."""
-    return dataclasses.replace(record, extra=())
 
 
 @pytest.fixture(scope="module")
