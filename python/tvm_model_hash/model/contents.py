@@ -81,7 +81,7 @@ class Content(Source):
 
     def __init__(self, tensor: TensorProto, size: int, piece_bytes: int):
         super().__init__(size, piece_bytes)
-        self._mask = _last_byte_mask(tensor)
+        self._tensor = tensor
         self._hash: Any = None
         self._digest: bytes | None = None
 
@@ -100,8 +100,12 @@ class Content(Source):
         if index < len(self) - 1:
             self._hash.update(data)
             return
-        self._hash.update(memoryview(data)[:-1])
-        self._hash.update(bytes([data[-1] & self._mask]))
+        mask = _last_byte_mask(self._tensor)
+        if mask == 0xFF:
+            self._hash.update(data)
+        else:
+            self._hash.update(memoryview(data)[:-1])
+            self._hash.update(bytes([data[-1] & mask]))
         self._digest, self._hash = self._hash.digest(), None
 
     def sha256(self) -> bytes:
@@ -128,7 +132,6 @@ class RawContent(Content):
 
     def __init__(self, tensor: TensorProto, size: int):
         super().__init__(tensor, size, max(size, 1))
-        self._tensor = tensor
 
     def read(self, index: int) -> bytes:  # noqa: D102
         data: bytes = self._tensor.raw_data
