@@ -37,6 +37,9 @@ def python(*arguments, executable=sys.executable, env=(), check=True):
 
 # --- interpreters ---
 
+# TVM itself can't execute tvm.relay.build_module twice, which registers a function.
+RELOADABLE = [name for name in PATCHES if name != "tvm.relay.build_module"]
+
 
 @pytest.mark.parametrize("flags", ["-I", "-E", "-O", "-W error", "-X importtime"])
 def test_it_is_active_in_an_interpreter_started_with(flags):
@@ -74,7 +77,9 @@ def test_it_works_from_within_a_zip(tmp_path):
     shutil.copytree(PACKAGE, app / "tvm_model_hash", ignore=shutil.ignore_patterns("*.so"))
     main = f"import sys; sys.path.append({str(SITE)!r})\nimport tvm_model_hash as t; t.install()"
     where = "print(report(), '.pyz' in t.__file__ and '.pyz' in sys.modules["
-    (app / "__main__.py").write_text(f"{main}\n{REPORT}{where}'tvm.runtime.vm_hash'].__file__)")
+    (app / "__main__.py").write_text(
+        f"{main}\n{REPORT}{where}'tvm.runtime.relay_vm_hash'].__file__)"
+    )
     zipapp.create_archive(app, tmp_path / "app.pyz")
     # Without site, or the package beside TVM would be imported first.
     assert python("-S", tmp_path / "app.pyz").stdout.strip() == f"{PATCHED} True"
@@ -232,7 +237,7 @@ ours = sys.meta_path[0]
 import tvm.relay.frontend
 # So that nothing is left to be imported.
 tvm.relay.frontend.from_onnx(onnx.ModelProto.FromString(model.SerializeToString()), get_hash=True)
-for name in {[*PATCHES]!r}:
+for name in {RELOADABLE!r}:
     if "frontend" not in name:
         # As executed without us.
         sys.meta_path.remove(ours)
@@ -354,7 +359,7 @@ assert tvm_model_hash.is_installed()
 # --- after the import ---
 
 
-@pytest.mark.parametrize("name", PATCHES)
+@pytest.mark.parametrize("name", RELOADABLE)
 def test_a_module_that_is_reloaded_stays_patched(name):
     code = f"""
 import tvm, tvm_model_hash as t
@@ -375,7 +380,7 @@ for _ in range(2):
             assert wrapped.__code__.co_filename == module.__file__
             t.uninstall()
             now = vars(getattr(module, scope) if scope else module)[attribute]
-            assert now is wrapped, path
+            assert getattr(now, "__func__", now) is wrapped, path
             t.install()
     assert t.is_installed()
 t.uninstall()

@@ -8,7 +8,7 @@ import pytest
 import tvm
 from conftest import ROOT, layer
 from tvm import relay
-from tvm.runtime import vm_hash
+from tvm.runtime import relay_vm_hash as vm_hash
 
 from tvm_model_hash import InvalidHashError, ModelHashError, Record, RecordError
 from tvm_model_hash.record import MAX_RECORD_BYTES
