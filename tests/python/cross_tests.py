@@ -7,14 +7,18 @@ Who takes them in has a fixture ``built``, which is a :class:`Built` for each pl
 import json
 import pathlib
 import shutil
+import tarfile
 from typing import NamedTuple
 
 import pytest
-from cross import Platform, leaky, llvm
+from conftest import run_python
+from cross import PLATFORMS, Platform, leaky, llvm
+from treatments import TREATMENTS, recorded, table
 
 from tvm_model_hash import ArtifactError, Record, Status, check, read_record, seal
 from tvm_model_hash.cli import main
 
+HOST = "linux-x86_64"
 CONTAINERS = {".tar": "tar", ".a": "static library"}
 # What an archive ends with, which is nothing of its files.
 FILLING = {".tar": b"\0", ".a": b"\n"}
@@ -47,6 +51,18 @@ def test_show_names_kind_container_and_platform(built, capsys):
         assert fields["platform"] == platform
         assert fields["role"] == ("kernels" if "kernel" in kind else "executable")
         assert fields["record"]["record"] == str(built.record)
+
+
+def test_an_object_file_with_the_record_is_shown_as_one(built, tmp_path, capsys):
+    (path,) = (path for path in built.kinds if path.suffix == ".tar")
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path)
+    carrying = [path for path in tmp_path.iterdir() if recorded(path) == built.record]
+    assert carrying
+    for path in carrying:
+        assert main(["show", str(path)]) == 0
+        shown = capsys.readouterr().out.splitlines()[0]
+        assert f" in an object file, {built.platform.of_objects}, " in shown
 
 
 def test_a_library_is_recognized_by_its_content(built, tmp_path):
@@ -89,3 +105,53 @@ def test_a_library_cut_anywhere_is_an_error(built, tmp_path):
             (tmp_path / path.name).write_bytes(data[:cut])
             with pytest.raises(ArtifactError):
                 check(leaky(), tmp_path / path.name)
+
+
+# What the record survives. Who takes these tests in has a fixture `export`, an Export, as well.
+
+ASK = """
+import json, sys, warnings
+sys.modules["tvm_model_hash"] = None  # a TVM beside which it was never installed
+warnings.simplefilter("ignore")
+import tvm
+answers = {}
+for path in sys.argv[1:]:
+    try:
+        answers[path] = str(tvm.runtime.load_module(path).get_function("get_model_hash", True)())
+    except Exception:
+        answers[path] = None
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def treated(export, tmp_path_factory):
+    """The library after each treatment, and what it answers in stock TVM."""
+    root = tmp_path_factory.mktemp("treated")
+    paths = {}
+    for number, (name, (platform, treat)) in enumerate(TREATMENTS.items()):
+        if platform in export.records:
+            path = root / str(number) / PLATFORMS[HOST if platform == "c" else platform].library
+            path.parent.mkdir()
+            treat(export, path)
+            paths[name] = path
+    here = [path for name, path in paths.items() if TREATMENTS[name][0] in (HOST, "c")]
+    answers = json.loads(run_python(ASK, *here, env={"TVM_MODEL_HASH": "0"}).stdout)
+    return {name: (path, answers.get(str(path))) for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_the_table_of_what_the_record_survives_is_right(name, export, treated):
+    platform, _ = TREATMENTS[name]
+    if platform not in export.records:
+        pytest.skip(f"this TVM's LLVM has no back end for {platform}")
+    row, record = table()[name], export.records[platform]
+    path, answer = treated[name]
+    assert recorded(path) == {"yes": record, "no": None}[row.file]
+    expected = {"yes": record.model, "no": None, "-": None}[getattr(row, export.engine)]
+    assert answer == expected
+    assert ("-" in row) == (platform not in (HOST, "c"))
+
+
+def test_the_table_has_a_row_for_each_treatment():
+    assert set(table()) == set(TREATMENTS)

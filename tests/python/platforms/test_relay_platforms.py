@@ -13,6 +13,7 @@ from tvm.runtime import vm_hash
 pytest.register_assert_rewrite("cross_tests")
 from cross_tests import *  # noqa: E402, F403 - the tests that hold for either engine
 from cross_tests import Built  # noqa: E402
+from treatments import Export  # noqa: E402
 
 from tvm_model_hash import DuplicateRecordError, Status, check, read_record  # noqa: E402
 
@@ -51,6 +52,23 @@ def build(name, root, alpha=0.1, **keywords):
 @pytest.fixture(scope="module", params=NAMES)
 def built(request, tmp_path_factory):
     return build(request.param, tmp_path_factory.mktemp(request.param), get_hash=True)
+
+
+@pytest.fixture(scope="module")
+def export():
+    platforms = ("linux-x86_64", "macos-arm64", "windows-x86_64")
+    targets = {name: tvm.target.Target(PLATFORMS[name].target) for name in platforms}
+    executables = {
+        name: compile_model(leaky(), target, get_hash=True) for name, target in targets.items()
+    }
+    with tvm.transform.PassContext(config={"tir.disable_vectorize": True}):
+        executables["c"] = compile_model(leaky(), tvm.target.Target("c"), get_hash=True)
+    records = {name: vm_hash.get_record(executable) for name, executable in executables.items()}
+
+    def to(name, path, **options):
+        executables[name].lib.export_library(str(path), **options)
+
+    return Export("relay", records, to)
 
 
 # Several platforms in one deployment

@@ -18,6 +18,7 @@ from tvm_model_hash.versions import RELAX_TVM_VERSIONS
 pytest.register_assert_rewrite("cross_tests")
 from cross_tests import *  # noqa: E402, F403 - the tests that hold for either engine
 from cross_tests import Built  # noqa: E402
+from treatments import Export  # noqa: E402
 
 if tvm.__version__ != RELAX_TVM_VERSIONS[-1]:
     pytest.skip(f"done with TVM {RELAX_TVM_VERSIONS[-1]}", allow_module_level=True)
@@ -45,6 +46,22 @@ def build(name, root, alpha=0.1, **keywords):
 @pytest.fixture(scope="module", params=PLATFORMS)
 def built(request, tmp_path_factory):
     return build(request.param, tmp_path_factory.mktemp(request.param), get_hash=True)
+
+
+@pytest.fixture(scope="module")
+def export():
+    platforms = ("linux-x86_64", "macos-arm64", "windows-x86_64", "wasm32")
+    targets = {name: tvm.target.Target(PLATFORMS[name].target) for name in platforms}
+    executables = {
+        name: relax.build(from_onnx(leaky(), get_hash=True), target)
+        for name, target in {**targets, "c": tvm.target.Target("c")}.items()
+    }
+    records = {name: vm_hash.get_record(executable) for name, executable in executables.items()}
+
+    def to(name, path, **options):
+        executables[name].export_library(path, **options)
+
+    return Export("relax", records, to)
 
 
 # Several platforms in one deployment
