@@ -108,17 +108,28 @@ def llvm(tool, *arguments):
     run(pathlib.Path(package, "bin", tool), *arguments)
 
 
-def linker(platform, *options):
+def linker(platform, *options, shared=("-shared",)):
     """A linker for a platform, as ``export_library`` takes one."""
     zig_target = PLATFORMS[platform].zig
 
     def link(output, files, **_):
         if zig_target:
-            shared = ("-shared", "-nostdlib", "-undefined", "dynamic_lookup")
+            later = ("-nostdlib", "-undefined", "dynamic_lookup")
             # zig 0.17.1 crashes where code of a library for iOS calls out of it. There, apps have
             # TVM's runtime linked in anyway.
             inside = [_runtime()] if "ios" in zig_target else []
-            zig("cc", "-target", zig_target, *shared, *options, *files, *inside, "-o", output)
+            zig(
+                "cc",
+                "-target",
+                zig_target,
+                *shared,
+                *later,
+                *options,
+                *files,
+                *inside,
+                "-o",
+                output,
+            )
         elif platform.startswith("windows"):
             alone = ("/dll", "/noentry", "/nodefaultlib", "/alternatename:_fltused=__ImageBase")
             zig("lld-link", *alone, *options, *files, _import_library(), f"/out:{output}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from conftest import ROOT
-from cross import linker, llvm, run
+from cross import PLATFORMS, linker, llvm, run
 
 from tvm_model_hash import ModelHashError, read_record
 
@@ -75,6 +75,22 @@ def _from_archive(*options):
     return "linux-x86_64", treat
 
 
+def _in_a_program(platform, *options):
+    """Linked into a program that asks for nothing of it."""
+
+    def treat(export, path):
+        source = path.with_name("main.c")
+        source.write_text("int main(void) { return 0; }\n")
+        if PLATFORMS[platform].zig:
+            link = linker(platform, *options, source, shared=())
+            export.to(platform, path, fcompile=link)
+        else:
+            later = "-Wl,--unresolved-symbols=ignore-all"
+            run("gcc", later, *options, source, *_objects(export, path), "-o", path)
+
+    return platform, treat
+
+
 def _combined(export, path):
     run("ld", "-r", "-o", path.with_suffix(".o"), *_objects(export, path))
     run("gcc", "-shared", path.with_suffix(".o"), "-o", path)
@@ -94,6 +110,10 @@ TREATMENTS = {
     "ELF: `llvm-strip`": _changed("llvm-strip"),
     "ELF: the linker's `-s`": _linked("-s"),
     "ELF: `--gc-sections`": _linked("--gc-sections"),
+    "ELF: `--gc-sections` in a program": _in_a_program("linux-x86_64", "-Wl,--gc-sections"),
+    "ELF: `--gc-sections` and `-s` in a program": _in_a_program(
+        "linux-x86_64", "-Wl,--gc-sections", "-Wl,-s"
+    ),
     "ELF: `-flto`, kernels in C": _compiled("-O2", "-flto"),
     "ELF: `-fvisibility=hidden`, kernels in C": _compiled("-fvisibility=hidden"),
     "ELF: a version script that keeps TVM's names only": ("linux-x86_64", _version_script),
@@ -106,6 +126,7 @@ TREATMENTS = {
     ),
     "Mach-O: `llvm-strip -x`": _changed("llvm-strip", "-x", platform="macos-arm64"),
     "Mach-O: `-dead_strip`": _linked("-Wl,-dead_strip", platform="macos-arm64"),
+    "Mach-O: `-dead_strip` in a program": _in_a_program("macos-arm64", "-Wl,-dead_strip"),
     "PE: `llvm-strip`": _changed("llvm-strip", platform="windows-x86_64"),
     "PE: `/opt:ref`, `/opt:icf`": _linked("/opt:ref", "/opt:icf", platform="windows-x86_64"),
     "wasm: `llvm-strip`": _changed("llvm-strip", platform="wasm32"),
