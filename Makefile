@@ -8,6 +8,7 @@
 #   make test-aarch64  a stock aarch64 TVM under qemu loads and runs what is compiled here for it;
 #                      takes qemu and a Python for aarch64 from Debian, without installing them
 #   make fault       kill what writes, hundreds of times: is anything lost?
+#   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
 #   make format      lay out the sources
 #   make clean
@@ -18,6 +19,7 @@ PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
 BENCH := .venv-bench
+RELAY_OLD := .venv-relay-old
 CXX_SOURCES := src/runtime/vm/executable_hash.cc examples/cpp/check_hash.cc
 
 # The versions of TVM with Relax, and the tvm-ffi that each works with.
@@ -37,7 +39,7 @@ RELAX_TESTS := $(RELAX_VERSIONS:%=test-relax-%)
 export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo demo-relax test test-relay test-relax $(RELAX_TESTS) test-aarch64 \
+.PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
   fault bench lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
@@ -54,6 +56,9 @@ test-relay: lint $(TEST)/wheel
 	$(TEST)/bin/python -m pytest tests
 
 test-relax: $(RELAX_TESTS)
+
+test-relay-old: $(RELAY_OLD)/wheel
+	$(RELAY_OLD)/bin/python -m pytest tests/relay_old
 
 $(RELAX_TESTS): test-relax-%: .venv-relax-%/wheel
 	.venv-relax-$*/bin/python -m pytest tests/python/relax
@@ -105,7 +110,7 @@ $(RELAX_DEMO)/ready: pyproject.toml tests/models.txt $(shell find python -type f
 	$(call new_environment,$(@D))
 	@echo "Installing TVM $* and the test tools (about 150 MB) ..."
 	$(@D)/bin/python -m pip install -q "apache-tvm==$*" "apache-tvm-ffi==$(FFI_$*)" \
-	  cloudpickle onnx onnxruntime psutil pytest rich ".$(EXTRAS_$*)"
+	  cloudpickle onnx onnxruntime psutil pytest rich safetensors ".$(EXTRAS_$*)"
 	$(@D)/bin/python -m pip install -q --no-deps -r tests/models.txt
 	@touch $@
 
@@ -126,6 +131,19 @@ $(TEST)/wheel: $(TEST)/ready CMakeLists.txt README.md $(shell find python src cm
 	$(call install_built,$(TEST))
 	@touch $@
 
+$(RELAY_OLD)/ready: PYTHON := python3.10
+$(RELAY_OLD)/ready: Makefile pyproject.toml
+	$(call new_environment,$(RELAY_OLD))
+	@echo "Installing TVM 0.16.dev0 and the test tools (about 200 MB) ..."
+	$(RELAY_OLD)/bin/python -m pip install -q hhb-tvm==3.2.3 "numpy<2" onnx==1.17.0 tflite pytest .
+	@touch $@
+
+# This TVM was built with the older of the C++ ABIs of libstdc++.
+$(RELAY_OLD)/wheel: export CXXFLAGS := -D_GLIBCXX_USE_CXX11_ABI=0
+$(RELAY_OLD)/wheel: $(RELAY_OLD)/ready CMakeLists.txt README.md $(shell find python src cmake -type f)
+	$(call install_built,$(RELAY_OLD))
+	@touch $@
+
 define new_environment
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo \
 	  "$(PYTHON) is `$(PYTHON) --version`; TVM 0.19 needs 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
@@ -142,4 +160,4 @@ define install_built
 endef
 
 clean:
-	rm -rf $(DEMO) $(RELAX_DEMO) $(TEST) $(BENCH) $(RELAX_VERSIONS:%=.venv-relax-%) build
+	rm -rf $(DEMO) $(RELAX_DEMO) $(TEST) $(BENCH) $(RELAY_OLD) $(RELAX_VERSIONS:%=.venv-relax-%) build

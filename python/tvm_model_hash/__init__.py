@@ -46,6 +46,7 @@ _EXPORTS = {
     "RecordError": "errors",
     "SealError": "errors",
     "UnknownArtifactError": "errors",
+    "UnsupportedTVMError": "errors",
 }
 __all__ = list(_EXPORTS)
 

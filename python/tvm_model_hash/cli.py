@@ -150,8 +150,8 @@ def _check(arguments: argparse.Namespace) -> int:
     color = {Status.MATCH: "green", Status.EQUIVALENT: "yellow"}.get(verdict.status, "red")
     label = verdict.status.value.replace("_", " ")
     lines = [_colored(color, f"{label}: {verdict.reason}", sys.stdout)]
-    if verdict.status is not Status.MATCH:
-        found = "no record" if verdict.found is None else verdict.found.model
+    found = "no record" if verdict.found is None else verdict.found.model
+    if verdict.status is not Status.MATCH and found != verdict.expected.model:
         lines += [f"expected  {verdict.expected.model}", f"found     {found}"]
     if verdict.ok:
         lines += _scope_lines(verdict)

@@ -99,5 +99,9 @@ class BrokenSealError(SealError):
         self.changed = changed
 
 
+class UnsupportedTVMError(ModelHashError):
+    """The TVM of this process lacks something that ``get_hash=True`` needs."""
+
+
 class BuildMismatchError(ModelHashError):
     """The C++ library was built for another TVM than the one that is running."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from . import activation
 from .checking import verdict
 from .checking.copies import private_copies
 from .checking.dependencies import refuse_dependencies
@@ -98,9 +99,12 @@ def record_of_import(model: onnx.ModelProto) -> Record:
         If the model is not an ``onnx.ModelProto``.
     ModelHashError
         If it cannot be digested.
+    UnsupportedTVMError
+        If the TVM of this process could not be patched as it is needed.
     """
     from .model.contents import check_model_type
 
+    activation.require()
     check_model_type(model)  # the digests would take a path as well
     try:
         return model_record(model)

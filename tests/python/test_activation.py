@@ -2,31 +2,14 @@
 """The hook: installed means active, in any order of imports, and gone when it is off."""
 
 import os
+import re
 
 import pytest
 from conftest import run_python
+from hook import PATCHED, REPORT, STOCK, changed_tvm, report
 
 import tvm_model_hash
 from tvm_model_hash.activation import PATCHES
-
-# Says which of the patched places are patched.
-REPORT = """
-import importlib, sys
-def report():
-    import tvm
-    from tvm import relay
-    from tvm.runtime.vm import Executable, VirtualMachine
-    ours = [relay.frontend.from_onnx, relay.frontend.onnx.from_onnx, relay.quantize.quantize,
-            relay.vm.VMCompiler.lower, relay.vm.VMCompiler.get_exec]
-    return "".join([*("01"[hasattr(f, "__wrapped__")] for f in ours),
-                    *("01"[hasattr(c, "get_hash")] for c in (Executable, VirtualMachine)),
-                    "01"[hasattr(Executable, "save_hash")]])
-"""
-PATCHED, STOCK = "1" * 8, "0" * 8
-
-
-def report(code, **env):
-    return run_python(REPORT + code + "\nprint(report())", env=env).stdout.strip()
 
 
 @pytest.mark.parametrize("first", [*PATCHES, "tvm", "tvm.relay", "tvm.driver.tvmc"])
@@ -100,13 +83,22 @@ assert not hasattr(relay.frontend.from_onnx, "__wrapped__")
     run_python(code)
 
 
-def test_the_hook_is_gone_once_it_has_fired():
+def test_modules_have_the_loader_that_was_found():
     run_python(
-        "import sys; before = len(sys.meta_path)\nimport tvm.relay\n"
-        "assert len(sys.meta_path) == before - 1, sys.meta_path\n"
-        "import tvm_model_hash; assert tvm_model_hash.is_installed()\n"
-        "assert type(tvm.relay.vm.__spec__.loader).__name__ == 'SourceFileLoader'\n"
-        "assert 'exec_module' not in vars(tvm.relay.vm.__spec__.loader)"
+        "import sys, tvm.relay\n"
+        f"for name in {[*PATCHES]!r}:\n"
+        "    module = sys.modules[name]\n"
+        "    assert type(module.__loader__).__name__ == 'SourceFileLoader'\n"
+        "    assert module.__spec__.loader is module.__loader__"
+    )
+
+
+def test_the_finder_that_stays_is_one():
+    run_python(
+        "import sys; before = sys.meta_path[:]\nimport tvm.relay, tvm_model_hash\n"
+        "tvm_model_hash.install()\n"
+        "assert sys.meta_path == before and type(before[0]).__name__ == '_Finder'\n"
+        "assert [type(f).__name__ for f in before].count('_Finder') == 1"
     )
 
 
@@ -117,39 +109,130 @@ def test_looking_for_a_module_without_importing_it_does_not_use_up_the_hook():
     assert report(find) == PATCHED
 
 
-def test_an_unsupported_tvm_is_left_unchanged_with_one_warning():
-    code = """
-import warnings, tvm_model_hash.versions
-tvm_model_hash.versions.RELAY_TVM_VERSIONS = ("0.1.0", "0.2.0")
+# Imports twice without a hash, and twice with one, and says what was warned of.
+USE = """
+import warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    import tvm
+    import tvm, tvm_model_hash
     from tvm import relay
-    tvm_model_hash.install()
-ours = [str(w.message) for w in caught if "tvm-model-hash" in str(w.message)]
-assert len(ours) == 1 and "TVM 0.19.0" in ours[0] and "0.1.0, 0.2.0" in ours[0], ours
-assert not tvm_model_hash.is_installed()
+    import onnx.parser
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 15]> g (float[2] x) => (float[2] y) { y = Relu(x) }')
+    installed = tvm_model_hash.is_installed()
+    relay.frontend.from_onnx(model)
+    relay.frontend.from_onnx(model, get_hash=False)
+    def warned():
+        return [str(w.message) for w in caught if "tvm-model-hash" in str(w.message)]
+    assert warned() == [], warned()
+    said = []
+    for _ in range(2):
+        try:
+            mod, _ = relay.frontend.from_onnx(model, get_hash=True)
+            said.append(mod.attrs["model_hash"] == tvm_model_hash.model_hash(model))
+        except tvm_model_hash.UnsupportedTVMError as error:
+            said.append(str(error))
+print(report(), installed, said[0] == said[1], len(warned()))
+print(said[0])
+print(*warned(), sep="\\n")
 """
-    assert report(code) == STOCK
 
 
-@pytest.mark.parametrize("action", ["always", "error"])
-def test_a_failed_activation_leaves_tvm_working(action):
-    # The integration of the quantizer is asked for under a name that it does not have.
-    code = f"""
-import warnings
-from tvm_model_hash.activation import PATCHES
-PATCHES["tvm.relay.quantize.quantize"][1]["nonsense"] = "nonsense"
-warnings.simplefilter({action!r}, RuntimeWarning)
-import tvm
-from tvm import relay
-assert relay.quantize.quantize
-"""
-    result = run_python(code, check=False)
+def use(**env):
+    """What is patched, whether it is installed, what get_hash=True says, and the warnings."""
+    result = run_python(REPORT + USE, env=env)
+    first, said, *warned = result.stdout.strip().splitlines()
+    patched, installed, again, count = first.split()
+    assert again == "True"
+    assert len(warned) == int(count)
+    return patched, installed == "True", said, warned
+
+
+def test_a_tested_version_is_used_without_a_word():
+    assert use() == (PATCHED, True, "True", [])
+
+
+@pytest.mark.parametrize("version", ["0.14.0", "0.18.dev7+g0123abc"])
+def test_an_untested_version_works_and_says_so_once_and_late(version, tmp_path):
+    libinfo = {"_ffi/libinfo.py": ('__version__ = "0.19.0"', f'__version__ = "{version}"')}
+    patched, installed, said, (warning,) = use(**changed_tvm(tmp_path, libinfo))
+    assert (patched, installed, said) == (PATCHED, True, "True")
+    assert f"not tested with TVM {version}" in warning
+    assert "0.19.0 (Relay)" in warning
+
+
+@pytest.mark.parametrize("version", ["0.13.0", "0.20.dev0"])
+def test_relay_of_an_unknown_layout_stays_as_it_is_until_a_hash_is_asked_for(version, tmp_path):
+    libinfo = {"_ffi/libinfo.py": ('__version__ = "0.19.0"', f'__version__ = "{version}"')}
+    patched, installed, said, warned = use(**changed_tvm(tmp_path, libinfo))
+    # But for the importer, which has to tell.
+    assert (patched, installed, warned) == ("11000000", False, [])
+    assert f"does not work with this TVM {version}: " in said
+    assert "layout of its VM executables is not known; it is for TVM 0.14 to 0.19" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "missing"),
+    [
+        (
+            "relay/backend/vm.py",
+            "def get_exec(self):",
+            "def get_executable(self):",
+            "AttributeError: .*'get_exec'",
+        ),
+        (
+            "relay/backend/vm.py",
+            "def lower(self, mod,",
+            "def lower(self, module,",
+            "tvm.relay.backend.vm.VMCompiler.lower has the parameters .self, module, .* expected "
+            ".self, mod. to be the first",
+        ),
+        (
+            "relay/frontend/onnx.py",
+            "\n\ndef from_onnx(\n",
+            "\n\ndef from_onnx(proto):\n    return import_onnx(proto)\n\n\ndef import_onnx(\n",
+            "tvm.relay.frontend.onnx.from_onnx has the parameters .proto.",
+        ),
+        (
+            "relay/backend/vm.py",
+            "class VMCompiler(",
+            "class Compiler(",
+            "tvm.relay.backend.vm has no VMCompiler",
+        ),
+    ],
+)
+def test_what_is_missing_in_tvm_is_named_when_a_hash_is_asked_for(
+    file, old, new, missing, tmp_path
+):
+    _, installed, said, warned = use(**changed_tvm(tmp_path, {file: (old, new)}))
+    assert (installed, warned) == (False, [])
+    assert re.search(missing, said), said
+    assert "pip install --force-reinstall tvm-model-hash" in said
+
+
+# As if the integrations were another's: for a module that TVM does not have, or without a function.
+@pytest.mark.parametrize(
+    ("damage", "installed", "missing"),
+    [
+        (
+            'PATCHES["tvm.relay.quantize.quantize"][1]["nonsense"] = "nonsense"',
+            "False",
+            "tvm.relay.quantize.quantize: AttributeError: .*'nonsense'",
+        ),
+        (
+            'PATCHES["tvm.relay.elsewhere.vm"] = PATCHES["tvm.relay.backend.vm"]',
+            "True",
+            "it has no module tvm.relay.elsewhere. ",
+        ),
+    ],
+)
+def test_an_integration_that_does_not_fit_leaves_tvm_working(damage, installed, missing):
+    result = run_python(
+        f"{REPORT}from tvm_model_hash.activation import PATCHES\n{damage}\n{USE}", check=False
+    )
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("could not patch tvm.relay.quantize.quantize") == 1
-    assert "AttributeError" in result.stderr
-    assert "TVM_MODEL_HASH=0" in result.stderr
+    assert re.match(f"[01]{{8}} {installed} True 0\n", result.stdout)
+    assert re.search(missing, result.stdout)
 
 
 def test_an_interpreter_without_tvm_imports_next_to_nothing():

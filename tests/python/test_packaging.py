@@ -114,7 +114,7 @@ def test_without_tvm_a_wheel_in_python_is_made(sources, tmp_path):
 def test_a_named_tvm_that_is_none_fails_the_build(sources):
     result, wheel = build_wheel(sources, TVM_ROOT=str(sources))
     assert wheel is None
-    assert "expected one of: 0.19.0" in said(result)
+    assert "expected one of: 0.14;0.15;0.16;0.17;0.18;0.19" in said(result)
 
 
 def test_the_library_builds_alone(tmp_path):
@@ -125,15 +125,31 @@ def test_the_library_builds_alone(tmp_path):
     assert "warning" not in result.stdout
 
 
-def test_headers_of_another_version_fail_the_build(tmp_path):
+def headers(directory, version):
+    """The headers of the installed TVM, as if it were of another version."""
     header = "include/tvm/runtime/c_runtime_api.h"
-    (tmp_path / header).parent.mkdir(parents=True)
-    text = (TVM / header).read_text().replace('TVM_VERSION "0.19.0"', 'TVM_VERSION "0.18.0"')
-    (tmp_path / header).write_text(text)
-    result = configure(tmp_path / "build", f"-DTVM_ROOT={tmp_path}")
+    (directory / "3rdparty").symlink_to(TVM / "3rdparty")
+    shutil.copytree(TVM / "include", directory / "include")
+    text = (TVM / header).read_text()
+    assert text.count('TVM_VERSION "0.19.0"') == 1
+    (directory / header).write_text(text.replace("0.19.0", version))
+    return directory
+
+
+@pytest.mark.parametrize("version", ["0.13.0", "0.20.dev0", "0.190.0"])
+def test_headers_of_an_unknown_layout_fail_the_build(tmp_path, version):
+    result = configure(tmp_path / "build", f"-DTVM_ROOT={headers(tmp_path, version)}")
     assert result.returncode
-    assert "of TVM '0.18.0', expected one of: 0.19.0" in said(result)
+    assert f"of TVM '{version}', expected one of: 0.14;" in said(result)
     assert 'pip install "tvm-model-hash[relay]"' in said(result)
+
+
+@pytest.mark.parametrize("version", ["0.14.0", "0.16.dev0"])
+def test_headers_of_a_known_layout_build(tmp_path, version):
+    result = configure(tmp_path / "build", f"-DTVM_ROOT={headers(tmp_path, version)}")
+    assert not result.returncode, result.stdout
+    result = run(which("cmake"), "--build", tmp_path / "build")
+    assert (tmp_path / "build/libtvm_model_hash.so").is_file(), result.stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libstdc++ has two ABIs, libc++ has one")

@@ -12,25 +12,18 @@ from tvm_model_hash.integration import (  # noqa: F401 (methods of VMExecutable)
 
 from ..ir.module_hash import get_record
 from ..runtime.library_hash import import_record
-from ..target import Target
 from .expr import Function
 from .vm_build import build as _build
 
 
 @functools.wraps(_build)
-def build(mod, target=None, *args, **kwargs):
+def build(mod, *args, **kwargs):
     # Before any pass, and before the work is done, so that a malformed hash is told at once.
     record = get_record(mod)
     names = [] if record is None else _parameters(mod)
-    executable = _build(mod, target, *args, **kwargs)
+    executable = _build(mod, *args, **kwargs)
     if record is not None:
-        target = Target.current(allow_none=True) if target is None else Target(target)
-        import_record(
-            executable.mod,
-            record.with_fields(new_build(), len(names)),
-            names,
-            target and (target.host or target),
-        )
+        import_record(executable.mod, record.with_fields(new_build(), len(names)), names)
     return executable
 
 

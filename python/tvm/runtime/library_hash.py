@@ -22,7 +22,7 @@ from tvm_model_hash.artifact.record_module import (
     payload_in_c,
     payload_in_ir,
 )
-from tvm_model_hash.errors import DuplicateRecordError
+from tvm_model_hash.errors import ArtifactError, DuplicateRecordError
 from tvm_model_hash.integration import check_hash, get_hash  # noqa: F401 (for a bare module)
 from tvm_model_hash.record import Record, conflict
 
@@ -56,6 +56,29 @@ def kind(module):
     return str(getattr(module, _KIND))
 
 
+def get_function(module, name, query_imports=False):
+    """Get a function of a module.
+
+    Parameters
+    ----------
+    module : tvm.runtime.Module
+        The module.
+    name : str
+        The function's name.
+    query_imports : bool
+        Whether those that it imports are asked too.
+
+    Returns
+    -------
+    function : callable or None
+        None if there is no such function.
+    """
+    try:
+        return module.get_function(name, query_imports)
+    except AttributeError:
+        return None
+
+
 def get_library_record(module):
     """Get the record in compiled code.
 
@@ -71,6 +94,8 @@ def get_library_record(module):
 
     Raises
     ------
+    ArtifactError
+        If it lies behind RPC, from where Relay's TVM can't get it.
     DuplicateRecordError
         If there are records of several models, or of several compilations.
     RecordError
@@ -82,6 +107,21 @@ def get_library_record(module):
         if reason:
             raise DuplicateRecordError(f"the modules of one library are of {reason}")
     return records[0] if records else None
+
+
+def has_remote_record(module):
+    """Find out whether a module behind RPC has a library with a record.
+
+    Parameters
+    ----------
+    module : tvm.runtime.Module
+        The module.
+
+    Returns
+    -------
+    has_record : bool
+    """
+    return _record_function(module) is not None
 
 
 def get_parameter_names(module):
@@ -101,7 +141,7 @@ def get_parameter_names(module):
     return [name for data in payloads for name in names_in(data)]
 
 
-def import_record(module, record, names=(), target=None):
+def import_record(module, record, names=()):
     """Put a record into compiled code, in place of the one that it may have.
 
     Parameters
@@ -112,9 +152,6 @@ def import_record(module, record, names=(), target=None):
         The record.
     names : iterable of str
         Names of the tensors that the code needs from a file of parameters.
-    target : tvm.target.Target, optional
-        For which machine a record is made where nothing was compiled, because the model computes
-        nothing. By default there is no place for a record then.
     """
     data = payload(record, names)
     if data in [_own_payload(node) for node in _tree(module)]:
@@ -135,11 +172,8 @@ def import_record(module, record, names=(), target=None):
             prefix = ""
         made = _llvm_module(data, str(place.get_function("_get_target_string")()), prefix)
     elif "c" in compiled:
+        # For a model that computes nothing TVM has an empty one of this kind.
         place, made = compiled["c"], _c_module(data)
-    elif target is not None and target.kind.name == "llvm":
-        place, made = module, _llvm_module(data, str(target))
-    elif target is not None and target.kind.name == "c":
-        place, made = module, _c_module(data)
     else:
         if get_library_record(module) != record:
             warnings.warn(
@@ -187,8 +221,15 @@ def _tree(module):
 
 def _own_record(module):
     if kind(module) in ("library", "rpc"):
-        function = _function(module, RECORD_FUNCTION, query_imports=kind(module) == "rpc")
-        return None if function is None else Record.parse(str(function()))
+        function = _record_function(module)
+        if function is None:
+            return None
+        if ENGINE is Engine.RELAY and kind(module) == "rpc":
+            raise ArtifactError(
+                "the record of a library behind RPC stays on the other machine; get it by "
+                f"session.get_function('runtime.GetFFIString')(module[{RECORD_FUNCTION!r}]())"
+            )
+        return Record.parse(str(function()))
     data = _own_payload(module)
     return None if data is None else Record.decode(data.partition(b"\n")[0])
 
@@ -198,16 +239,13 @@ def _own_payload(module):
     # To ask the module's functions would compile all code of a module of kernels; and that of
     # another machine can't run here. One that was made from text knows no names of functions.
     if kind(module) == "llvm":
-        names = _function(module, "get_func_names")
+        names = get_function(module, "get_func_names")
         return None if names is None or names() else payload_in_ir(getattr(module, _SOURCE)("ll"))
     return payload_in_c(getattr(module, _SOURCE)("c")) if kind(module) == "c" else None
 
 
-def _function(module, name, query_imports=False):
-    try:
-        return module.get_function(name, query_imports)
-    except AttributeError:
-        return None
+def _record_function(module):
+    return get_function(module, RECORD_FUNCTION, query_imports=kind(module) == "rpc")
 
 
 def _llvm_module(data, target, system_lib_prefix=None):

@@ -23,6 +23,7 @@ from tvm_model_hash.artifact.vm_header import record_from_listing, rewrite_recor
 from tvm_model_hash.checking import verdict
 from tvm_model_hash.checking.deployment import CODE_NAME, CONSTANTS_NAME, LIBRARY_NAME
 from tvm_model_hash.errors import ArtifactError, BuildMismatchError
+from tvm_model_hash.files import replacing_path
 from tvm_model_hash.integration import (
     checked_deployment,
     directory_path,
@@ -33,7 +34,13 @@ from tvm_model_hash.integration import (
 )
 from tvm_model_hash.record import conflict
 
-from .library_hash import get_library_record, import_record, load_copy
+from .library_hash import (
+    get_function,
+    get_library_record,
+    has_remote_record,
+    import_record,
+    load_copy,
+)
 from .module import Module
 from .vm import Executable, VirtualMachine
 
@@ -73,11 +80,10 @@ def get_record(exe):
         If the record is malformed, or there are several.
     """
     mod = _module(exe)
-    try:
-        listing = mod["get_virtual_devices"]()
-    except AttributeError:
+    list_devices = get_function(mod, "get_virtual_devices")
+    if list_devices is None:
         return get_library_record(mod)
-    return record_from_listing(listing)
+    return record_from_listing(list_devices())
 
 
 def set_record(exe, record):
@@ -148,14 +154,23 @@ load_exec = staticmethod(_checked_load_exec)
 
 @functools.wraps(_move_late_bound_consts)
 def move_late_bound_consts(self, path, byte_limit):
-    _move_late_bound_consts(self, path, byte_limit)
     # Behind RPC the path is one of the other machine, where the file stays as TVM wrote it.
     record = get_record(self) if _is_local(self) else None
-    if record is not None:
-        count = len(read_artifact(path).tensors)
-        with open(path, "ab") as file:
-            file.write(trailer(record.with_fields(record.build)))
-        _write_record(self, record.with_fields(record.build, count))
+    if record is None:
+        _move_late_bound_consts(self, path, byte_limit)
+        return
+    with replacing_path(os.fspath(path)) as temporary:
+        _move_late_bound_consts(self, temporary, byte_limit)
+        try:
+            count = len(read_artifact(temporary).tensors)
+            _write_record(self, record.with_fields(record.build, count))
+            with open(temporary, "ab") as file:
+                file.write(trailer(record.with_fields(record.build)))
+        except BaseException:
+            # Else the file goes, and the constants with it.
+            _load_late_bound_consts(self, temporary)
+            _write_record(self, record)
+            raise
 
 
 @functools.wraps(_get_late_bound_consts)
@@ -344,7 +359,7 @@ def load(directory, device, expected, memory_cfg=None):
 def _read(artifact):
     record = get_record(artifact)
     exe = getattr(artifact, "_exec", artifact)
-    if isinstance(exe, Module) and exe.type_key != "VMExecutable":
+    if get_function(_module(exe), "get_virtual_devices") is None:
         return verdict.Found(record, lambda: None)
     exe = exe if isinstance(exe, Executable) else Executable(exe)
     return verdict.Found(
@@ -363,7 +378,9 @@ def _disagreement(exe):
 
 
 def _unknown(exe, record):
-    if _is_local(exe) and get_library_record(exe.mod) is None:
+    # Of a library behind RPC it is known only whether it has a record; it came with the code.
+    known = get_library_record(exe.mod) if _is_local(exe) else has_remote_record(exe.mod)
+    if not known:
         return (
             "nothing says which model the executable's library is of: compile the model again "
             "with get_hash=True, and save both parts"

@@ -11,6 +11,13 @@ from .library_hash import ENGINE
 if ENGINE is Engine.RELAY:
     from .relay_vm_hash import check_hash, get_hash, get_record, load, save, set_record
 else:
-    from .relax_vm_hash import check_hash, get_hash, get_record, load, save, set_record
+    from .relax_vm_hash import (  # type: ignore[assignment]
+        check_hash,
+        get_hash,
+        get_record,
+        load,
+        save,
+        set_record,
+    )
 
 __all__ = ["check_hash", "get_hash", "get_record", "load", "save", "set_record"]

@@ -24,7 +24,7 @@ RECORD_KEY = "model_hash_record"
 
 _HEAD_BYTES = 256
 _FIRST_KEY = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:')
-# Not the built-in one, which fails for what is nested as deeply as the parser just takes.
+# Messages show the beginning of what is long or nested deeply.
 _REPR = reprlib.Repr()
 _REPR.maxstring = 100
 _SPACE = re.compile(r"[ \t\n\r]*")

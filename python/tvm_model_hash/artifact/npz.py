@@ -58,7 +58,7 @@ class Npz(Carrier):
         self._read_end()
         entries = self._read_directory()
         self._check_files(entries)
-        self.names = [entry.text for entry in entries]
+        self._names = [entry.text for entry in entries]
 
     @classmethod
     def find(cls, source: Source) -> Npz | None:
@@ -71,11 +71,11 @@ class Npz(Carrier):
         elif not source.head.startswith(_END):  # what an archive without files begins with
             return None
         found = cls(source)
-        return found if all(name.endswith(_SUFFIX) for name in found.names) else None
+        return found if all(name.endswith(_SUFFIX) for name in found._names) else None
 
     def artifact(self) -> Artifact:
         """Read the record in the comment, and the arrays' names."""
-        names = [name[: -len(_SUFFIX)] for name in self.names]
+        names = [name[: -len(_SUFFIX)] for name in self._names]
         return Artifact(
             self._source.path,
             "NumPy arrays",

@@ -178,7 +178,7 @@ def llvm_ir(
     section = {apple: f', section "{MACH_O_SECTION}"', windows: f', section "{PE_SECTION}"'}.get(
         True, ""
     )
-    # Without its name, the path of the file it is loaded from would go into the object.
+    # Without its name, that of the file it is loaded from would go into the object.
     lines = [
         'source_filename = "tvm_model_hash"',
         f'target datalayout = "{machine.layout}"',

@@ -19,8 +19,6 @@ MODULES_SYMBOL = "__tvm_dev_mblob"
 FFI_MODULES_SYMBOL = "__tvm_ffi__library_bin"
 #: Type key of the entry that stands for the library's own functions.
 OWN_FUNCTIONS = "_lib"
-#: The file in an archive that brings a record into the library.
-RECORD_SOURCE_NAME = "tvm_model_hash.c"
 
 # What TVM's loader fills in or looks up (library_module.cc). None of them is in every library.
 _TVM_SYMBOLS = (

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from ..errors import ArtifactError, DuplicateRecordError, RecordError
 from ..record import RECORD_TAG, Record
-from ..versions import RELAY_TVM_VERSIONS
+from ..versions import RELAY_TVM_RELEASES, is_relay_version
 from .tvm_serializer import Reader, View
 
 MAGIC = 0xD225DE2F4214151D
@@ -51,7 +51,8 @@ class VMHeader:
     Parameters
     ----------
     version : str
-        The version of the TVM that wrote the executable, which the loader has to have too.
+        The version of the TVM that wrote the executable, which the loader has to have too,
+        to the letter.
     devices : tuple of VirtualDevice
         The device table.
     host_device_index : int
@@ -177,11 +178,12 @@ def read_header(reader: Reader) -> VMHeader:
             f"{source} is not a Relay VM executable: it begins with {magic:#018x}, expected "
             f"{MAGIC:#018x}"
         )
+    # The releases differ in nothing else, and each loads its own version's only.
     version = reader.string("version").decode("ascii", "replace")
-    if version not in RELAY_TVM_VERSIONS:
+    if not is_relay_version(version):
         raise ArtifactError(
             f"{source} was written by TVM {version!r}; the layout is known for TVM "
-            f"{', '.join(RELAY_TVM_VERSIONS)} only"
+            f"{RELAY_TVM_RELEASES[0]} to {RELAY_TVM_RELEASES[-1]} only"
         )
     count = reader.count("device table")
     if count > _MAX_DEVICES:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import BinaryIO
 
 from ..errors import ArtifactError, ModelHashError
 from ..files import open_regular
@@ -61,7 +62,7 @@ def _copy(name: str, path: str) -> Iterator[str]:
         try:
             with open_regular(path) as source:
                 # TVM unpacks a tar beside itself, and asks for its suffix.
-                if not name.endswith(".tar") and os.path.isdir("/proc/self/fd"):
+                if not name.endswith(".tar") and _has_sealed_memory():
                     copy = stack.enter_context(_sealed_memory(name, source))
                 else:
                     directory = stack.enter_context(
@@ -75,8 +76,12 @@ def _copy(name: str, path: str) -> Iterator[str]:
         yield copy
 
 
+def _has_sealed_memory() -> bool:
+    return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+
+
 @contextmanager
-def _sealed_memory(name, source):  # type: ignore[no-untyped-def]
+def _sealed_memory(name: str, source: BinaryIO) -> Iterator[str]:
     import fcntl
 
     descriptor = os.memfd_create(os.path.basename(name), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

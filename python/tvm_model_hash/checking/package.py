@@ -47,16 +47,16 @@ def unpacked(path: str) -> Iterator[dict[str, str] | None]:
             return
         with tempfile.TemporaryDirectory() as directory:
             files: dict[str, str] = {}
-            for number, member in enumerate(tar.members(window)):
+            for member in tar.members(window):
                 name = member.name.removeprefix("./")
                 if name in files or {"", ".", ".."} & set(name.split("/")):
                     raise ArtifactError(
                         f"{path!r} has a file {member.name!r}, expected each name once, and names "
                         "below the archive"
                     )
-                # Numbers for names: what a name is on this system doesn't matter then.
-                files[name] = os.path.join(directory, str(number))
-                with open(files[name], "wb") as copy:
+                files[name] = os.path.join(directory, name)
+                os.makedirs(os.path.dirname(files[name]), exist_ok=True)
+                with open(files[name], "xb") as copy:
                     for start in range(0, member.data.size, _CHUNK_BYTES):
                         count = min(_CHUNK_BYTES, member.data.size - start)
                         copy.write(member.data.read(start, count, f"file {name!r}"))

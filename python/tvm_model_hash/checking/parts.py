@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -126,19 +127,15 @@ def read_parts(files: Mapping[str, str]) -> Parts:
     RecordError
         If a record is malformed.
     """
-    found: list[Part] = []
-    others = []
-    for name, path in files.items():
-        inside = _read_parts_of(name, path)
-        found += inside
-        if not inside:
-            others.append(name)
-    artifacts = [part.artifact for part in found]
+    found = {name: _read_file(name, path) for name, path in files.items()}
+    groups = [group for groups in found.values() for group in groups]
+    artifacts = [part.artifact for group in groups for part in group]
     wanted = {name for artifact in artifacts for name in tensors_of(artifact)}
     needs = [artifact.needs for artifact in artifacts if artifact.needs]
-    parts = []
-    for part in found:
-        artifact = part.artifact
+    parts: dict[str, Part] = {}
+    others = {name for name in files if not found[name]}
+    for first, *further in groups:
+        artifact = first.artifact
         # Any array file has tensors. Those of a sample input are nobody's weights.
         if (
             artifact.role is not Role.PARAMETERS
@@ -146,25 +143,43 @@ def read_parts(files: Mapping[str, str]) -> Parts:
             or not wanted.isdisjoint(artifact.tensors)
             or any(_are_numbered(artifact.tensors, len(names)) for names in needs)
         ):
-            parts.append(part)
+            # A file that is named is one part, however many name it.
+            parts |= {part.name: part for part in (first, *further)}
         else:
-            others.append(part.name)
-    parts.sort(key=lambda part: (_ORDER.index(part.artifact.role), part.name))
-    return Parts(tuple(parts), tuple(sorted(others)))
+            others.add(first.name)
+    ordered = sorted(parts.values(), key=lambda part: (_ORDER.index(part.artifact.role), part.name))
+    return Parts(tuple(ordered), tuple(sorted(others - parts.keys())))
 
 
-def _read_parts_of(name: str, path: str) -> list[Part]:
-    """What a file is, or the files in it are; nothing if it is not an artifact."""
+def _read_file(name: str, path: str) -> list[list[Part]]:
+    """What a file is, or the files in it are, each with the files that it only names."""
     try:
-        return [Part(name, read_artifact(path), name)]
+        artifact = read_artifact(path)
     except UnknownArtifactError:
         pass
-    parts = []
+    else:
+        return [[Part(name, artifact, name), *_shards(name, artifact)]]
+    groups = []
     with unpacked(path) as files:
         for inner, copy in (files or {}).items():
             with contextlib.suppress(UnknownArtifactError):
-                parts.append(Part(f"{name}/{inner}", read_artifact(copy), name))
-    return parts
+                artifact = read_artifact(copy)
+                first = Part(f"{name}/{inner}", artifact, name)
+                groups.append([first, *_shards(first.name, artifact, name)])
+    return groups
+
+
+def _shards(name: str, artifact: Artifact, archive: str | None = None) -> list[Part]:
+    """The files that a part only names, which hold weights and have no place for a record."""
+    shards = []
+    for shard in artifact.files:
+        path = os.path.join(os.path.dirname(artifact.path), shard)
+        beside = posixpath.join(posixpath.dirname(name), shard)
+        size = os.stat(path).st_size
+        kind = f"weights of {posixpath.basename(name)}"
+        own = Artifact(path, kind, "file", size, Role.PARAMETERS, tensors=artifact.tensors)
+        shards.append(Part(beside, own, archive or beside))
+    return shards
 
 
 def tensors_of(artifact: Artifact) -> tuple[str, ...]:

@@ -256,7 +256,8 @@ def read_path(path: str | os.PathLike[str]) -> Found:
         return read_deployment(artifact)
     needs = ["the kernels of a library"] * artifact.needs_kernels
     if artifact.needs:
-        needs.append(f"{len(artifact.needs)} tensors from a file of parameters")
+        count = "a tensor" if len(artifact.needs) == 1 else f"{len(artifact.needs)} tensors"
+        needs.append(f"{count} from a file of parameters")
     unknown = None
     if needs:
         unknown = (

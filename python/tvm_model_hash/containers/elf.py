@@ -417,7 +417,10 @@ class ElfBinary(Binary):
     def _sysv_table(self) -> tuple[int, str, int, int, int]:
         """Where it lies, layout and size of a word, numbers of buckets and of symbols."""
         offset, _ = self._place(self._dynamic[_DT_HASH][0], "hash table")
-        size = 8 if self._wide and self._machine == _S390 else 4
+        size = 4
+        # GNU's linker writes words of 8 bytes for this machine, as its ABI has it; LLVM's doesn't.
+        if self._wide and self._machine == _S390:
+            size = 4 if any(self.window.read(offset, 4, "hash table")) else 8
         word = self._layout("Q" if size == 8 else "I")
         buckets, symbols = self.window.unpack(word[0] + 2 * word[1], offset, "hash table")
         return offset, word, size, buckets, symbols

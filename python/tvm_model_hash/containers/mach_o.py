@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import ArtifactError, UnknownArtifactError
 from .binary import MAX_HEADERS, MAX_TABLE_ENTRIES, Binary, Dependencies, Symbol
-from .window import MAX_NAME_BYTES, StringTable, Window
+from .window import MAX_NAME_BYTES, StringTable, Window, decode
 
 MAGICS = (b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf")
 UNIVERSAL_MAGICS = (b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf")
@@ -134,7 +134,7 @@ class MachOBinary(Binary):
         name, end, _ = command[place:].partition(b"\0")
         if not end or place < 12 or len(name) > MAX_NAME_BYTES:
             raise self.window.damaged("the name of a library is not in its load command")
-        return name.decode("utf-8", "backslashreplace")
+        return decode(name)
 
     def _read_segment(self, wide: bool, command: bytes) -> None:
         word = "Q" if wide else "I"
@@ -172,9 +172,11 @@ class MachOBinary(Binary):
         """Find symbols in the table of symbols, and among the exported ones."""
         found = set()
         for name, address in (*self._listed(endings), *self._exported(endings)):
-            if name not in found:
-                found.add(name)
-                yield self._symbol(name, address)
+            # C puts a character before each name.
+            lead, own = name[:1], name[1:]
+            if lead == "_" and own.endswith(tuple(endings)) and own not in found:
+                found.add(own)
+                yield self._symbol(own, address)
 
     def _listed(self, endings: Collection[str]) -> Iterator[tuple[str, int]]:
         if self._symbols is None:
@@ -188,8 +190,8 @@ class MachOBinary(Binary):
         ):
             name = strings.name(place)
             defined = not kind & _NLIST_DEBUG and kind & _NLIST_TYPE == _NLIST_IN_SECTION
-            if name is not None and name.startswith("_") and defined:
-                yield name[1:], value
+            if name is not None and defined:
+                yield name, value
 
     def _exported(self, endings: Collection[str]) -> Iterator[tuple[str, int]]:
         if self._exports is None or not self._exports[1]:
@@ -199,8 +201,8 @@ class MachOBinary(Binary):
         tree = self.window.read(place, size, "exported names")
         encoded = tuple(ending.encode() for ending in endings)
         for name, offset in _walk(tree, self.window.damaged):
-            if name.startswith(b"_") and name.endswith(encoded):
-                yield name[1:].decode("utf-8", "backslashreplace"), self._base + offset
+            if name.endswith(encoded):
+                yield decode(name), self._base + offset
 
     def _symbol(self, name: str, address: int) -> Symbol:
         for section in self._sections:

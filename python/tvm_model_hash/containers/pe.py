@@ -221,7 +221,7 @@ class CoffBinary(_CoffHeaders):
                 and storage == _EXTERNAL
                 and section > 0
                 and text.startswith(lead)
-                and text.endswith(tuple(endings))
+                and text[len(lead) :].endswith(tuple(endings))
             ):
                 yield self._symbol(text[len(lead) :], section, value)
             # What stands behind a symbol in rows of its own.

@@ -33,6 +33,11 @@ _SYMBOL_TABLE = 8
 _SYMBOL_FUNCTION, _SYMBOL_DATA, _SYMBOL_SECTION = 0, 1, 3
 _UNDEFINED, _EXPLICIT_NAME = 0x10, 0x40
 _MEMORY_64 = 0x04
+# Instructions of constant expressions.
+_END, _GLOBAL_GET, _VECTOR = 0x0B, 0x23, 0xFD
+_CONST, _ADD, _REFERENCES = (0x41, 0x42), (0x6A, 0x7C), (0xD0, 0xD2)
+_FLOAT_SIZES = {0x43: 4, 0x44: 8}
+_ARITHMETIC = (*_ADD, 0x6B, 0x6C, 0x7D, 0x7E)
 _AHEAD_BYTES = 4096
 
 
@@ -224,25 +229,38 @@ class WasmBinary(Binary):
         self._segments.append(_Segment(address, part.start - self.window.start, part.size))
 
     def _constant(self, cursor: _Cursor) -> int | None:
-        """Read a constant expression; its value where it is a number that stands there."""
+        """Read a constant expression; None where its value is not known.
+
+        A library that is loaded beside others begins at an address that it imports. Its own are
+        counted from there.
+        """
         values: list[int | None] = []
-        while (code := cursor.byte()) != 0x0B:
-            value = None
-            if code in (0x41, 0x42):  # i32.const, i64.const
-                value = cursor.number(signed=True)
-            elif code in (0x43, 0x44):  # f32.const, f64.const
-                cursor.skip(4 if code == 0x43 else 8)
-            elif code in (0x23, 0xD0, 0xD2):  # global.get, ref.null, ref.func
-                cursor.number()
-            elif code == 0xFD:  # v128.const
-                cursor.number()
-                cursor.skip(16)
-            elif code not in (0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E):  # add, sub, mul
-                raise self.window.damaged(f"a constant has the instruction {code:#x}")
-            values.append(value)
+        while (code := cursor.byte()) != _END:
             self._entries += 1
             self.window.limit(self._entries, MAX_ENTRIES, "entries and constants")
+            value = None
+            if code in _CONST:
+                value = cursor.number(signed=True)
+            elif code == _GLOBAL_GET:
+                index = cursor.number() - self._imported_globals
+                value = 0 if index < 0 else self._global(index)
+            elif code in _FLOAT_SIZES:
+                cursor.skip(_FLOAT_SIZES[code])
+            elif code in _REFERENCES:
+                cursor.number()
+            elif code == _VECTOR:
+                cursor.number()
+                cursor.skip(16)
+            elif code in _ADD and len(values) >= 2:
+                one, other = values.pop(), values.pop()
+                value = None if one is None or other is None else one + other
+            elif code not in _ARITHMETIC:
+                raise self.window.damaged(f"a constant has the instruction {code:#x}")
+            values.append(value)
         return values[0] if len(values) == 1 else None
+
+    def _global(self, index: int) -> int | None:
+        return self._globals[index] if index < len(self._globals) else None
 
     def sections(self, name: str) -> list[Window]:
         """Find custom sections."""
@@ -263,9 +281,9 @@ class WasmBinary(Binary):
     def _exported(self, name: str, kind: int, index: int) -> Window | None:
         """The data at the address that an exported global holds."""
         index -= self._imported_globals
-        if kind != _KIND_GLOBAL or not 0 <= index < len(self._globals):
+        if kind != _KIND_GLOBAL or index < 0:
             return None
-        address = self._globals[index]
+        address = self._global(index)
         for segment in self._segments if address is not None else ():
             assert address is not None
             if segment.address is not None and 0 <= address - segment.address < segment.size:

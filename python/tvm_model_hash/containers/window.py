@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import bisect
-import re
 import struct
 import sys
 from collections.abc import Collection, Iterator
@@ -17,7 +16,7 @@ MAX_NAME_BYTES = 4096
 #: Most symbols that one search may find.
 MAX_FOUND_SYMBOLS = 1024
 
-_CHUNK_BYTES = 64 * 1024
+_CHUNK_BYTES = 256 * 1024
 
 
 class Readable(Protocol):
@@ -185,22 +184,28 @@ class StringTable:
     """
 
     def __init__(self, table: Window, endings: Collection[bytes]) -> None:
-        longest = max(map(len, endings)) + 1
-        pattern = re.compile(b"(?:" + b"|".join(map(re.escape, endings)) + b")\0")
-        found: set[tuple[int, int]] = set()
+        # Of endings of which one ends with another, the longer leaves more places to begin at.
+        found: dict[int, int] = {}  # where an ending begins, by where it ends
+        sought = [ending + b"\0" for ending in endings]
+        overlap = max(map(len, sought))
         # Pieces overlap, so that a name between two of them is not missed.
         for offset in range(0, table.size, _CHUNK_BYTES):
-            size = min(_CHUNK_BYTES + longest, table.size - offset)
-            for match in pattern.finditer(table.read(offset, size, "table of names")):
-                found.add((offset + match.start(), offset + match.end() - 1))
-            table.limit(len(found), MAX_FOUND_SYMBOLS, "symbols with a name that is sought")
+            size = min(_CHUNK_BYTES + overlap, table.size - offset)
+            data = table.read(offset, size, "table of names")
+            for ending in sought:
+                place = data.find(ending)
+                while place >= 0:
+                    end = offset + place + len(ending) - 1
+                    found[end] = max(offset + place, found.get(end, 0))
+                    table.limit(len(found), MAX_FOUND_SYMBOLS, "symbols with a name that is sought")
+                    place = data.find(ending, place + 1)
         # Where each name begins and its ending does, and the name.
         self._names: list[tuple[int, int, bytes]] = []
-        for ending, end in sorted(found):
+        for end, begin_of_ending in sorted(found.items()):
             first = max(0, end - MAX_NAME_BYTES)
             name = table.read(first, end - first, "table of names")
             begin = name.rfind(b"\0") + 1
-            self._names.append((first + begin, ending, name[begin:]))
+            self._names.append((first + begin, begin_of_ending, name[begin:]))
 
     def __bool__(self) -> bool:
         return bool(self._names)

@@ -131,7 +131,7 @@ class CanonicalModel:
     Raises
     ------
     InvalidModelError
-        By every method, if the model contradicts itself.
+        Here and by every method, if the model contradicts itself.
     ExternalDataError
         By every method, if a tensor's data is neither in the model nor where it says.
     """
@@ -146,7 +146,7 @@ class CanonicalModel:
         versions = sorted(self._imports.get("", set()))
         if len(versions) > 1:
             raise InvalidModelError(
-                f"the operator set of the domain '' (ai.onnx) is imported in the versions "
+                "the operator set of the domain '' (ai.onnx) is imported in the versions "
                 f"{versions}, expected one version in opset_import"
             )
         self._version = versions[0] if versions else None

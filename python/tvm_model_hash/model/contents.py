@@ -21,9 +21,6 @@ from .file import LARGE_BYTES, load_model, tensor_fields
 # What is in a file is read in pieces of so many bytes, which the caches of a processor hold.
 _READ_BYTES = 1 << 20
 
-# FORMAT.md allows no more dimensions, and to multiply out many of them takes long.
-_MAX_DIMS = 64
-
 
 class UnexpectedSizeError(InvalidModelError):
     """A tensor's raw data is not of the size that its type and shape ask for."""
@@ -224,8 +221,8 @@ class Contents:
                     "cannot be hashed: load the model with onnx.load(path), or give its path"
                 )
             return FileContent(tensor, self._files.find(tensor))
-        # A look at raw_data is a copy of it.
-        size = None if self.measured or len(tensor.dims) > _MAX_DIMS else raw_size(tensor)
+        # A look at raw_data is a copy of it. But one that should be empty would not be fetched.
+        size = None if self.measured else raw_size(tensor) or None
         return RawContent(tensor, len(tensor.raw_data) if size is None else size)
 
 

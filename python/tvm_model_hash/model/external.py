@@ -244,7 +244,7 @@ def _number(tensor: onnx.TensorProto, field: str, text: str | None) -> int | Non
         return None
     if not re.fullmatch("[0-9]{1,19}", str(text)):
         raise _error(
-            tensor, f"has the {field} {text!r}, expected a number of bytes, 1 to 19 digits"
+            tensor, f"has the {field} {text!r}, expected a number of bytes in at most 19 digits"
         )
     return int(text)
 

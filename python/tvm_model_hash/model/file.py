@@ -9,6 +9,7 @@ protobuf as it stands, so that the result is the same as that of ``onnx.load``.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
 from collections.abc import Iterator
@@ -347,8 +348,9 @@ def _left_out(message: Message, found: _Found) -> Iterator[tuple[TensorProto, in
 def _no_model(file: BinaryIO, path: str, problem: str) -> ModelFileError:
     file.seek(0)
     try:
-        head = file.read(512).decode(errors="ignore")
-    except OSError:
+        # What may be cut off is the last character.
+        head = codecs.getincrementaldecoder("utf-8")().decode(file.read(512))
+    except (OSError, UnicodeDecodeError):
         head = ""
     if head and all(character.isprintable() or character in "\t\r\n" for character in head):
         problem = (

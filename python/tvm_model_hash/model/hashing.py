@@ -60,7 +60,7 @@ def hash_stream(pieces: Iterable[Piece], feeds_contents: bool, progress: Any) ->
             data = piece if isinstance(piece, bytes) else piece.read(index)
             content = piece if feeds_contents and isinstance(piece, Content) else None
             progress.update(size)
-            if size < _SMALL_BYTES:
+            if size < _SMALL_BYTES and not index:  # else what is before it may be running
                 small += data
                 if content:
                     content.feed(index, data)

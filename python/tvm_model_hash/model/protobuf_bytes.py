@@ -105,7 +105,7 @@ def _split_tensor(tensor: TensorProto, contents: Contents) -> list[Piece] | None
     elif content.size < LARGE_BYTES:
         return None
     else:
-        rest = _copy(tensor) if _has_unknown_fields(tensor) else _copy_without(tensor, {"raw_data"})
+        rest = _copy_without(tensor, {"raw_data"}) or _copy(tensor)
         rest.raw_data = b""
     return _put_in(rest, {(TensorProto.RAW_DATA_FIELD_NUMBER, 0): [content]})
 
@@ -119,16 +119,15 @@ def _typed_bytes(tensor: TensorProto) -> int:
 
 def _without(message: Message, parts: dict[tuple[int, int], list[Piece]]) -> Message:
     """Copy a message, with an empty one in the place of each part."""
-    if _has_unknown_fields(message):
-        # Only a copy of everything has them, so this costs the memory of a second model.
+    names = {message.DESCRIPTOR.fields_by_number[number].name for number, _ in parts}
+    copy = _copy_without(message, names)
+    if copy is None:  # this costs the memory of a second model
         copy = _copy(message)
         for number, children in children_with_tensors(copy):
             for index, child in enumerate(children):
                 if (number, index) in parts:
                     child.Clear()
         return copy
-    names = {message.DESCRIPTOR.fields_by_number[number].name for number, _ in parts}
-    copy = _copy_without(message, names)
     for name in names:
         field = message.DESCRIPTOR.fields_by_name[name]
         value = getattr(message, name)
@@ -149,21 +148,29 @@ def _copy(message: Message) -> Any:
 
 
 def _copy_without(message: Message, names: set[str]) -> Any:
+    """Copy a message without some fields; None where only a copy of everything has all else."""
+    if _has_unknown_fields(message):
+        return None
     copy = type(message)()
-    for field in message.DESCRIPTOR.fields:
-        if field.name in names:
-            continue  # not even looked at: a look at bytes copies them
-        value = getattr(message, field.name)
-        if hasattr(value, "MergeFrom") and not isinstance(value, Message):
-            getattr(copy, field.name).MergeFrom(value)
-        elif not message.HasField(field.name):
-            continue
-        elif isinstance(value, Message):
+    try:
+        for field in message.DESCRIPTOR.fields:
+            if field.name not in names:  # of these not even looked at: a look at bytes copies them
+                _copy_field(message, copy, field)
+    except UnicodeDecodeError:  # protobuf gives text that is not UTF-8, and takes none
+        return None
+    return copy
+
+
+def _copy_field(message: Message, copy: Message, field: Any) -> None:
+    value = getattr(message, field.name)
+    if hasattr(value, "MergeFrom") and not isinstance(value, Message):
+        getattr(copy, field.name).MergeFrom(value)
+    elif message.HasField(field.name):
+        if isinstance(value, Message):
             getattr(copy, field.name).SetInParent()
             getattr(copy, field.name).CopyFrom(value)
         else:
             setattr(copy, field.name, value)
-    return copy
 
 
 def _put_in(message: Message, parts: dict[tuple[int, int], list[Piece]]) -> list[Piece]:

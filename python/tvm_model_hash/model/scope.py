@@ -253,7 +253,7 @@ class Scope:
                     f"{Place(self.place, f'output {index}')} has no name, expected one"
                 )
             if name not in self._visible:
-                raise self._undefined(name, "the graph's output")
+                raise self._undefined(name, f"output {index}")
             outputs.append(self._visible[name])
         return outputs
 

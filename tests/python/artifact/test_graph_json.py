@@ -93,6 +93,15 @@ def test_a_graph_of_any_layout_gets_its_bytes_back(graph):
                 assert graph_with_record(tagged, None) == text
 
 
+def test_any_key_may_be_the_first(tmp_path, graph):
+    path = tmp_path / "graph.json"
+    parsed = json.loads(graph)
+    for key in parsed:
+        path.write_text(json.dumps({key: parsed[key], **parsed}))
+        write_record(path, RECORD)
+        assert read_artifact(path).record == RECORD
+
+
 def test_what_tvm_does_not_load_is_an_error(tmp_path, graph):
     value = json.loads(graph)
     wrong = {

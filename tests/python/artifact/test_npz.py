@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
+import os
 import struct
 import zipfile
 
@@ -60,8 +61,11 @@ def test_large_archives_are_read(tmp_path, monkeypatch, limit):
     assert artifact.tensors == tuple(ARRAYS)
     assert np.load(path)["w"].tobytes() == ARRAYS["w"].tobytes()
     tagged = path.read_bytes()
-    for size in range(0, len(tagged), 11):
-        path.write_bytes(tagged[:size])
+    damaged = [tagged[:size] for size in range(0, len(tagged), 11)]
+    damaged.append(tagged.replace(b"PK\6\6", b"PK\6\5"))
+    damaged.append(tagged.replace(b"PK\6\7", b"\0PK\6\7"))
+    for data in damaged:
+        path.write_bytes(data)
         with pytest.raises(ArtifactError):
             read_artifact(path)
     path.write_bytes(tagged)
@@ -124,6 +128,11 @@ def test_an_archive_of_other_files_is_no_parameters(tmp_path):
                 archive.writestr(name, b"data")
         with pytest.raises(UnknownArtifactError):
             read_artifact(path)
+        os.truncate(path, path.stat().st_size - 1)
+        expected = UnknownArtifactError if names[0] == "a.txt" else ArtifactError
+        with pytest.raises(ArtifactError) as caught:
+            read_artifact(path)
+        assert caught.type is expected
 
 
 def _changed(data, position, layout, value):
@@ -151,7 +160,11 @@ def test_what_contradicts_itself_is_an_error(npz):
         "which has a byte 0": _changed(_changed(data, directory + 46, "<B", 0), 30, "<B", 0),
         "3 bytes stand behind its end, expected 0": data + b"abc",
     }
-    for message, damaged in damages.items():
+    magics = {
+        "an entry of its directory is malformed": _changed(data, second, "<B", 0),
+        "is not where the directory says": _changed(data, data.index(b"PK\3\4", 4), "<B", 0),
+    }
+    for message, damaged in [*damages.items(), *magics.items()]:
         npz.write_bytes(damaged)
         with pytest.raises(ArtifactError, match=message):
             read_artifact(npz)
@@ -160,8 +173,9 @@ def test_what_contradicts_itself_is_an_error(npz):
 def test_a_file_that_stands_twice_is_an_error(npz):
     with zipfile.ZipFile(npz, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("w.npy", b"data")
-    with pytest.raises(ArtifactError, match="two tensors 'w'"):
-        read_artifact(npz)
+    for act in (read_artifact, lambda path: write_record(path, RECORD)):
+        with pytest.raises(ArtifactError, match="two tensors 'w'"):
+            act(npz)
 
 
 def test_a_directory_above_the_limit_is_not_read(npz):

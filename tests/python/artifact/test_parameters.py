@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import random
+import struct
 import tracemalloc
 
 import numpy as np
@@ -202,6 +203,24 @@ def test_a_list_of_tensors_has_each_name_once(files):
     data = path.read_bytes()
     path.write_bytes(data.replace(b"\x06\0\0\0\0\0\0\0scalar", b"\x01\0\0\0\0\0\0\0w"))
     with pytest.raises(ArtifactError, match="it has two tensors 'w'"):
+        read_artifact(path)
+
+
+def test_a_list_has_as_many_tensors_as_names(files):
+    path = files / FILES["tvm"]
+    data = path.read_bytes()
+    count = struct.pack("<Q", len(ARRAYS))
+    second = data.index(count, 24)
+    for wrong in (len(ARRAYS) - 1, len(ARRAYS) + 1):
+        path.write_bytes(data[:second] + struct.pack("<Q", wrong) + data[second + 8 :])
+        with pytest.raises(ArtifactError, match="there are 3 names, and not as many tensors"):
+            read_artifact(path)
+
+
+def test_a_name_in_a_list_is_utf_8(files):
+    path = files / FILES["tvm"]
+    path.write_bytes(path.read_bytes().replace(b"scalar", b"scal\xffr"))
+    with pytest.raises(ArtifactError, match="a name is not UTF-8"):
         read_artifact(path)
 
 

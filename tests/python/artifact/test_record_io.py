@@ -70,6 +70,8 @@ def test_an_executable_is_read(built, name):
     assert artifact.path == str(path)
     assert artifact.kind == "Relay VM executable"
     assert artifact.container == EXECUTABLES[name]
+    assert artifact.platform == (None if name.endswith(".ro") else "ELF x86_64")
+    assert artifact.needs_kernels == name.endswith(".ro")
     assert artifact.size == path.stat().st_size
     assert artifact.tvm_version == tvm.__version__ == "0.19.0"
     stock = record_io.read_artifact(built / "stock" / name)
@@ -79,21 +81,14 @@ def test_an_executable_is_read(built, name):
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_a_kernel_library_has_no_record(built, name):
-    artifact = record_io.read_artifact(built / "small" / name)
-    assert artifact.kind == "TVM library without an executable"
+def test_a_kernel_library_is_read(built, name):
+    artifact = record_io.read_artifact(built / "stock" / name)
+    assert artifact.kind == "TVM kernel library"
+    assert artifact.role is record_io.Role.KERNELS
     assert artifact.container == LIBRARIES[name]
+    assert artifact.platform == "ELF x86_64"
     assert artifact.record is None
-    assert record_io.read_interface(built / "small" / name) is None
-
-
-def test_the_module_of_another_library_is_named(tmp_path):
-    # A library with modules, of which the root is not an executable.
-    x = tvm.relay.var("x", shape=(2,))
-    factory = tvm.relay.build(tvm.IRModule.from_expr(tvm.relay.Function([x], x + x)), "llvm")
-    factory.export_library(str(tmp_path / "graph.so"))
-    kind = "TVM library without an executable (of type 'GraphExecutorFactory')"
-    assert record_io.read_artifact(tmp_path / "graph.so").kind == kind
+    assert record_io.read_interface(built / "stock" / name) is None
 
 
 def test_reading_imports_no_tvm(built):
@@ -214,21 +209,15 @@ def @main(%steps: int32, %start: Tensor[(2), float32]) -> Tensor[(2), float32] {
 # What is not readable
 
 
-def _elf(bits, order):
-    return b"\x7fELF" + bytes([bits, order, 1]).ljust(60, b"\0")
-
-
 NO_ARTIFACTS = {
     "is empty": b"",
-    "is 32-bit ELF, which is not supported": _elf(1, 1),
-    "is 32-bit big-endian ELF": _elf(1, 2),
-    "is big-endian ELF": _elf(2, 2),
-    "is unknown ELF": b"\x7fELF",
-    "is a Mach-O file": b"\xcf\xfa\xed\xfe".ljust(64, b"\0"),
-    "is a PE file": b"MZ".ljust(64, b"\0"),
+    "is an ELF file that is a core dump": b"\x7fELF\2\1\1".ljust(16, b"\0")
+    + b"\4".ljust(48, b"\0"),
+    "is a Mach-O file of the type 10": b"\xcf\xfa\xed\xfe".ljust(12, b"\0")
+    + b"\n".ljust(20, b"\0"),
     "is not an artifact: it begins with 74 65 78 74": b"text",
     "is a Relay VM executable in big-endian byte order": bytes.fromhex("d225de2f4214151d00"),
-    "is no tar of object files": gzip.compress(b"text"),
+    "not a tar of object files": gzip.compress(b"text"),
 }
 
 
@@ -256,10 +245,10 @@ def test_a_library_of_others_is_no_kernel_library(tmp_path):
     source.write_text("extern char __tvm_dev_mblob[]; char *f(void) { return __tvm_dev_mblob; }")
     for style in ("gnu", "sysv"):
         run("gcc", "-shared", "-fPIC", f"-Wl,--hash-style={style}", "-o", library, source)
-        with pytest.raises(UnknownArtifactError, match="shared library that is not from TVM"):
+        with pytest.raises(UnknownArtifactError, match=r"\(shared library\) is not from TVM"):
             record_io.read_record(library)
     run("gcc", "-c", "-o", tmp_path / "a.o", source)
-    with pytest.raises(UnknownArtifactError, match="object file that is not from TVM"):
+    with pytest.raises(UnknownArtifactError, match=r"\(object file\) is not from TVM"):
         record_io.read_record(tmp_path / "a.o")
 
 
@@ -267,19 +256,19 @@ def test_a_stripped_object_file_is_named(built, tmp_path):
     run("strip", "-o", tmp_path / "devc.o", built / "small/objects/devc.o")
     with tarfile.open(tmp_path / "a.tar", "w:gz") as archive:
         archive.add(tmp_path / "devc.o", "devc.o")
-    for name, source in {"devc.o": "devc.o'", "a.tar": "'devc.o' in .*a.tar'"}.items():
-        with pytest.raises(UnknownArtifactError, match=source + " has no symbol table"):
+    for name in ("devc.o", "a.tar"):
+        with pytest.raises(UnknownArtifactError, match=f"{name}' .* or was stripped"):
             record_io.read_record(tmp_path / name)
 
 
 def test_an_archive_without_objects_is_named(tmp_path):
     path = tmp_path / "lib.tar"
     with tarfile.open(path, "w:gz") as archive:
-        for name, data in {"lib0.c": b"int x;", "devc.o": b"\xcf\xfa\xed\xfe"}.items():
+        for name, data in {"lib0.c": b"int x;", "devc.o": b"text"}.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    message = "'lib0.c' is not an object file; 'devc.o' is a Mach-O file"
+    message = r"is a tar without an object file \('lib0.c', 'devc.o'\)"
     with pytest.raises(UnknownArtifactError, match=message):
         record_io.read_record(path)
 
@@ -305,10 +294,6 @@ def test_a_truncated_library_is_an_error(built, tmp_path, name):
         path.write_bytes(data[:size])
         with pytest.raises(ArtifactError):
             record_io.read_record(path)
-    # The last size, of which only the header tells.
-    path.write_bytes(data[:-1])
-    with pytest.raises(ArtifactError, match=f"at least {len(data)} bytes, found {len(data) - 1}"):
-        record_io.read_record(path)
 
 
 def test_an_archive_cut_between_two_files_is_an_error(built, tmp_path):
@@ -327,34 +312,23 @@ def test_an_archive_cut_between_two_files_is_an_error(built, tmp_path):
 @pytest.mark.parametrize("name", ["lib.tar", "single.tar", "plain.tar"])
 def test_a_truncated_archive_is_an_error(built, tmp_path, name):
     data = (built / "small" / name).read_bytes()
-    record = record_io.read_record(built / "small" / name)
     if name == "plain.tar":
-        data = data.rstrip(b"\0")  # of the padding behind the last file
+        data = data.rstrip(b"\0")  # of the padding behind the last file, and its end
     path = tmp_path / "lib.tar"
-    errors = 0
     for size in {300, *range(512, len(data), 512)}:
         path.write_bytes(data[:size])
-        try:
-            # The object file with the record may be there; that there is none, nobody knows.
-            assert record_io.read_record(path) == record is not None
-        except ArtifactError:
-            errors += 1
-    assert errors > 1
+        with pytest.raises(ArtifactError):
+            record_io.read_record(path)
 
 
 def test_a_truncated_executable_is_an_error(code):
     data = code.read_bytes()
-    header = parse_header(data)
     end = data.rindex(struct.pack("<Q", 1) + b"b") + 9  # of the last parameter's name
     for size in [*range(8, end, 7), end - 1]:
         code.write_bytes(data[:size])
-        with pytest.raises(ArtifactError, match="is truncated in the"):
-            record_io.read_interface(code)
-        if size < header.size:
+        for read in (record_io.read_interface, record_io.read_record):
             with pytest.raises(ArtifactError, match="is truncated in the"):
-                record_io.read_record(code)
-        else:
-            assert record_io.read_record(code) == header.record
+                read(code)
 
 
 @pytest.mark.parametrize("name", ["single.so", "sysv.so", "objects/devc.o", "code.ro", "plain.tar"])
@@ -534,10 +508,10 @@ def test_a_record_in_a_library_is_not_changed(built, name):
     assert path.read_bytes() == before
 
 
-def test_what_has_no_place_for_a_record_is_not_changed(built, tmp_path):
+def test_a_kernel_library_is_not_changed(built):
     path = built / "small/lib.so"
     before = path.read_bytes()
-    with pytest.raises(UnknownArtifactError):
+    with pytest.raises(FixedRecordError, match="was compiled into the shared library"):
         record_io.write_record(path, RECORD)
     assert path.read_bytes() == before
 
@@ -576,40 +550,38 @@ def test_a_failure_leaves_nothing(code, tmp_path, monkeypatch):
 # A further carrier
 
 
-class _Trailer(Carrier):
-    """The record behind a file of constants, between marks."""
+class _Signed(Carrier):
+    """A file with a record behind a mark of its own."""
 
-    mark = b"\0record:"
+    mark = b"signed:"
 
     @classmethod
     def find(cls, source):
         carrier = cls()
         carrier.source = source
-        return carrier if source.head.startswith(b"\xb7\x9c\x04\x05\x4f\x8d\xe5\xf7") else None
+        return carrier if source.head.startswith(cls.mark) else None
 
     def artifact(self):
-        self.source.file.seek(0)
-        self.rest, found, record = self.source.file.read().partition(self.mark)
-        record = Record.parse(record.decode()) if found else None
-        return record_io.Artifact(self.source.path, "constants", "file", self.source.size, record)
-
-    def interface(self):
-        return None
+        self.source.file.seek(len(self.mark))
+        text = self.source.file.read()
+        record = Record.decode(text) if text else None
+        role = record_io.Role.PARAMETERS
+        return record_io.Artifact(
+            self.source.path, "signed", "file", self.source.size, role, record
+        )
 
     def patch(self, record):
-        self.artifact()
-        data = b"" if record is None else self.mark + str(record).encode()
-        return Patch(len(self.rest), self.source.size, data)
+        data = b"" if record is None else str(record).encode()
+        return Patch(len(self.mark), self.source.size, data)
 
 
 def test_a_further_carrier_touches_nothing_else(built, tmp_path, monkeypatch):
-    monkeypatch.setattr(record_io, "_CARRIERS", (RelayVM, _Trailer))
-    consts = built / "small/consts"
-    path = tmp_path / "consts"
-    assert record_io.read_record(consts) is None
-    record_io.write_record(consts, RECORD, path)
+    monkeypatch.setattr(record_io, "_CARRIERS", (RelayVM, _Signed))
+    path = tmp_path / "signed"
+    path.write_bytes(_Signed.mark)
+    assert record_io.read_record(path) is None
+    record_io.write_record(path, RECORD)
     assert record_io.read_record(path) == RECORD
-    assert path.read_bytes().startswith(consts.read_bytes())
     record_io.write_record(path, None)
-    assert path.read_bytes() == consts.read_bytes()
+    assert path.read_bytes() == _Signed.mark
     assert record_io.read_record(built / "small/code.ro") is not None

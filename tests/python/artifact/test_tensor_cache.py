@@ -68,6 +68,9 @@ def test_a_shard_that_is_missing_or_of_another_size_is_an_error(tmp_path):
         with pytest.raises(ArtifactError, match="is incomplete: .*params_shard_0.bin.*No such"):
             act(path)
     shard.mkdir()
+    content = json.loads(path.read_bytes())
+    content["records"] = [{**content["records"][0], "nbytes": shard.stat().st_size, "records": []}]
+    path.write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match="expected a regular file"):
         read_artifact(path)
 

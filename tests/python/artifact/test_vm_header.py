@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The header of a VM executable: the writer in Python is the reference for the one in C++."""
 
+import dataclasses
 import hashlib
 import struct
 
@@ -133,6 +134,21 @@ def test_every_truncated_header_is_refused(code):
     parse_header(tagged[: parse_header(tagged).size])
 
 
+@pytest.mark.parametrize(
+    "version", ["0.14.0", "0.15.dev12+g0123abc", "0.16.dev0", "0.17.0rc1", "0.18.0", "0.19.0.post1"]
+)
+def test_the_version_is_kept_to_the_letter(code, version):
+    """The layout is the same in all of these; the loader takes its own version's only."""
+    header = dataclasses.replace(parse_header(code), version=version)
+    other = header.to_bytes() + code[parse_header(code).size :]
+    assert parse_header(other).version == version
+    tagged = rewrite_record(other, FIRST)
+    assert parse_header(tagged) == dataclasses.replace(
+        header.with_record(FIRST), size=len(tagged) - len(code) + parse_header(code).size
+    )
+    assert rewrite_record(tagged, None) == other
+
+
 def patched(code, offset, layout, value):
     return code[:offset] + struct.pack(layout, value) + code[offset + struct.calcsize(layout) :]
 
@@ -142,7 +158,10 @@ def patched(code, offset, layout, value):
     [
         (0, "<Q", 0x464C457F, "not a Relay VM executable: it begins with 0x00000000464c457f"),
         (8, "<Q", 1 << 40, "string in the version.* is 1099511627776 bytes"),
-        (16, "<6s", b"0.18.0", "written by TVM '0.18.0'.* 0.19.0 only"),
+        (16, "<6s", b"0.13.0", "written by TVM '0.13.0'.* TVM 0.14 to 0.19 only"),
+        (16, "<6s", b"0.20.0", "written by TVM '0.20.0'.* TVM 0.14 to 0.19 only"),
+        (16, "<6s", b"0.190.", "written by TVM '0.190.'"),
+        (16, "<6s", b"0.18.\r", "written by TVM '0.18...'"),
         (16, "<6s", b"\xff.19.0", "written by TVM"),
         (22, "<Q", 1 << 60, "device table has 1152921504606846976 entries"),
         (38, "<Q", 1 << 60, "string in the device table.* is 1152921504606846976 bytes"),

@@ -12,7 +12,7 @@ UNKNOWN = [
     b"\x9d\x01abcd",  # field 19, in the middle of the others' or above them
     b"\x4d\0\0\0\0",  # field 9, raw_data or something else, of another type
 ]
-GROUP = b"\xbb\x3e\xb8\x3e\x01\xba\x3e\x00\xb9\x3e\x01234567\xbc\x3e"
+GROUP = b"\xbb\x3e\xb8\x3e\x01\xba\x3e\x00\xb9\x3e12345678\xbc\x3e"
 
 
 class OddWriter:
@@ -69,7 +69,7 @@ class OddWriter:
         if field.message_type is not None:
             return self.write(value)
         if kind_of(field) == 0:
-            return varint(value, self.padding() if value >= 0 else 0)
+            return varint(value, self.padding() if 0 <= value < 2**56 else 0)
         if kind_of(field) == 2:
             return value.encode() if isinstance(value, str) else value
         return struct.pack("<f" if kind_of(field) == 5 else "<d", value)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model's file gives what ``onnx.load`` gives, though large tensors stay in it."""
 
-import hashlib
 import json
 import os
 import random
@@ -18,7 +17,6 @@ from graph_strategies import models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odd_files import GROUP, OddWriter
-from onnx import TensorProto
 from test_canonical import DATA
 from test_protobuf_bytes import filled_model, large_model, raw, run, written_by_hand
 from wire import field, varint
@@ -27,8 +25,6 @@ from tvm_model_hash import ModelFileError, model_record
 from tvm_model_hash.model import file
 from tvm_model_hash.model.contents import FileContent, Source, open_model
 from tvm_model_hash.model.protobuf_bytes import serialized
-
-READ_BY_PROTOBUF = "Error parsing|cannot be parsed"
 
 
 @pytest.fixture(params=[file.LARGE_BYTES, 1])
@@ -61,24 +57,23 @@ def outcome(function, argument):
 
 
 def check(path):
-    """The file is read as protobuf reads it."""
-    model = onnx.ModelProto.FromString(path.read_bytes())
-    assert bytes_of(path) == model.SerializeToString()
-    assert outcome(model_record, path) == outcome(model_record, model)
-
-
-def check_any(data, path):
-    """The same of bytes that may be no model: what one refuses, the other one does."""
-    path.write_bytes(data)
+    """The file is read as protobuf reads it, or refused if that refuses it."""
     try:
-        is_model = onnx.ModelProto.FromString(data).HasField("graph")
+        model = onnx.ModelProto.FromString(path.read_bytes())
+        is_model = model.HasField("graph")
     except Exception:
         is_model = False
     if is_model:
-        assert bytes_of(path) == onnx.ModelProto.FromString(data).SerializeToString()
+        assert bytes_of(path) == model.SerializeToString()
+        assert outcome(model_record, path) == outcome(model_record, model)
     else:
         with pytest.raises(ModelFileError):
             open_model(path)
+
+
+def check_bytes(data, path):
+    path.write_bytes(data)
+    check(path)
 
 
 # The same as of onnx.load
@@ -101,9 +96,7 @@ def test_networks(name, large_bytes):
 def test_vectors(large_bytes, tmp_path):
     entries = json.loads(make_models.PATH.read_text(encoding="utf-8"))["models"]
     for entry in entries:
-        path = tmp_path / "m.onnx"
-        path.write_bytes(make_models.encoded(entry))
-        check(path)
+        check_bytes(make_models.encoded(entry), tmp_path / "m.onnx")
 
 
 def test_every_large_tensor_is_left_in_the_file(tmp_path):
@@ -134,7 +127,9 @@ def test_odd_encodings_with_tensors_everywhere(odd, large_bytes, tmp_path):
 
 
 @pytest.mark.usefixtures("large_bytes")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
 @given(st.integers(0, 2**32))
 def test_bytes_that_are_broken_are_refused_where_protobuf_refuses_them(tmp_path, seed):
     chooser = random.Random(seed)
@@ -143,14 +138,14 @@ def test_bytes_that_are_broken_are_refused_where_protobuf_refuses_them(tmp_path,
         # Not within the data, which is most of it.
         places = [i for i, byte in enumerate(data[:-1]) if byte != data[i + 1]]
         data[chooser.choice(places)] = chooser.randrange(256)
-    check_any(bytes(data), tmp_path / "m.onnx")
+    check_bytes(bytes(data), tmp_path / "m.onnx")
 
 
 def test_a_file_cut_anywhere_is_refused_where_protobuf_refuses_it(large_bytes, tmp_path):
     model = onnx.ModelProto(ir_version=8, graph=filled_model().graph)
     data = model.SerializeToString()
     for size in [*range(200), *range(200, len(data), 997), *range(len(data) - 50, len(data))]:
-        check_any(data[:size], tmp_path / "m.onnx")
+        check_bytes(data[:size], tmp_path / "m.onnx")
 
 
 DATA_A, DATA_B = bytes([1]) * 5000, bytes([2]) * 6000
@@ -196,22 +191,25 @@ def test_what_the_walk_cannot_read_is_left_to_protobuf(part, tmp_path):
 
 
 def test_graphs_within_graphs_to_where_protobuf_ends(tmp_path):
-    reached = set()
+    path = tmp_path / "m.onnx"
     for depth in (10, 32, 33, 34, 500):
         graph = field(5, HEAD + field(9, DATA_A))
         for _ in range(depth):
             graph = field(1, field(5, field(6, graph)))
-        check_any(field(7, graph), tmp_path / "m.onnx")
-        reached.add(isinstance(outcome(left_in, tmp_path / "m.onnx"), list))
-    assert reached == {True, False}
+        check_bytes(field(7, graph), path)
+        if depth < 33:
+            assert left_in(path) == [5000]
+        elif depth > 33:
+            with pytest.raises(ModelFileError, match=r"\(DecodeError: "):
+                left_in(path)
 
 
 @pytest.mark.skipif(api_implementation.Type() == "python", reason="runs in the one below")
 def test_protobuf_in_python():
-    """All tests above, with protobuf's other back end."""
-    names = "networks or vectors or large or odd or twice or cannot or graphs or broken or cut"
+    """Tests above, with protobuf's other back end, which takes padded tags for unknown fields."""
+    names = "vectors or generated or twice or cannot or graphs"
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__, "-k", f"({names}) and not memory"],
+        [sys.executable, "-m", "pytest", "-q", __file__, "-k", names],
         env={**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"},
         cwd=os.path.join(os.path.dirname(__file__), "..", "..", ".."),
         check=True,
@@ -337,26 +335,10 @@ def test_a_file_that_changes_while_it_is_parsed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(file._Walk, "model", model)
     with pytest.raises(ModelFileError, match="changed while it was read"):
-        model_record(path)
-
-
-def test_a_weight_that_changes_changes_the_digests(tmp_path):
-    path = tmp_path / "m.onnx"
-    onnx.save(filled_model(), path)
-    data = bytearray(path.read_bytes())
-    before = hashlib.sha256(data).hexdigest()
-    assert hashlib.sha256(bytes_of(path)).hexdigest() == before
-    for tensor in range(1, 16):  # each is of bytes of its own number
-        place = data.index(bytes([tensor]) * 4096) if bytes([tensor]) * 4096 in data else None
-        if place is None:
-            continue
-        data[place] ^= 0x80
-        path.write_bytes(data)
-        assert bytes_of(path) == bytes(data)
+        file.load_model(path)
 
 
 def test_small_data_is_not_left_in_the_file(tmp_path):
     model = onnx.ModelProto(graph={"initializer": [raw("a", 4095), raw("b", 4096)]})
     onnx.save(model, tmp_path / "m.onnx")
     assert left_in(tmp_path / "m.onnx") == [4096]
-    assert TensorProto.RAW_DATA_FIELD_NUMBER == 9

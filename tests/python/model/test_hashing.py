@@ -8,7 +8,7 @@ import canonical_reference
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from test_digest import tensor_model
+from small_models import tensor_model
 from test_protobuf_bytes import naive, raw
 
 from tvm_model_hash import Record, model_hash, model_record

@@ -13,8 +13,8 @@ from google.protobuf.internal import api_implementation
 from graph_strategies import models
 from hypothesis import HealthCheck, given, settings
 from onnx import AttributeProto, TensorProto
+from small_models import network
 from test_canonical import DATA, node_tests
-from test_digest import network
 
 from tvm_model_hash import ModelSerializationError, model_hash, model_record
 from tvm_model_hash.model import hashing, protobuf_bytes
@@ -115,6 +115,18 @@ def test_unknown_fields_in_each_message(unknown):
         message.MergeFromString(UNKNOWN[unknown])
         assert len(model.SerializeToString()) > before
         assert model_hash(model) == naive(model)
+
+
+def test_names_that_are_not_utf8_in_each_message():
+    for index in range(len(list(messages(filled_model())))):
+        model = filled_model()
+        message = list(messages(model))[index]
+        number = next(
+            (f.number for f in message.DESCRIPTOR.fields if f.type == f.TYPE_STRING), None
+        )
+        if number is not None:
+            message.MergeFromString(bytes([number << 3 | 2, 1, 0xFF]))
+            assert model_hash(model) == naive(model)
 
 
 def test_an_enumerator_that_is_unknown():

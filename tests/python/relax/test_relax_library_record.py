@@ -166,7 +166,7 @@ def test_a_linker_for_another_platform_gets_objects_only(tmp_path):
     assert {path.rpartition(".")[2] for path in seen} == {"o"}
 
 
-@pytest.mark.parametrize("target", ["llvm", "c"])
+@pytest.mark.parametrize("target", ["llvm", "c", None])
 def test_a_model_that_computes_nothing_carries_it(target, tmp_path):
     executable = compile_model(net("Identity(x)"), target)
     assert check(net("Identity(x)"), executable).status is Status.MATCH
@@ -176,11 +176,12 @@ def test_a_model_that_computes_nothing_carries_it(target, tmp_path):
     np.testing.assert_array_equal(run(library), np.full((2, 3), -1))
 
 
-def test_code_without_a_place_for_a_record_is_warned_of():
-    mod = from_onnx(net("Identity(x)"), get_hash=True)
-    with pytest.warns(RuntimeWarning, match="gets no record .* of the kinds relax.VMExecutable"):
-        executable = relax.build(mod)  # for no machine that would be known
+def test_code_without_a_place_for_a_record_is_warned_of(stock):
+    executable = relax.VMExecutable(tvm.runtime.load_module(stock / "lib.so"))
+    with pytest.warns(RuntimeWarning, match="gets no record .* VMExecutable, library|library, rel"):
+        vm_hash.set_record(executable, model_record(layer()))
     assert executable.get_hash() is None
+    assert check(layer(), executable).status is Status.NO_RECORD
 
 
 def test_a_record_is_replaced(tmp_path):

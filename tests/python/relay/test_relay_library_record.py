@@ -21,9 +21,11 @@ from tvm.runtime import library_hash, vm_hash
 from tvm.runtime.vm import Executable, VirtualMachine
 
 from tvm_model_hash import (
+    ArtifactError,
     DuplicateRecordError,
     HashConflictError,
     ModelHashMismatch,
+    OutputError,
     Record,
     Status,
     check,
@@ -171,6 +173,9 @@ def test_a_runtime_without_the_compiler_answers(tmp_path):
 def test_an_uploaded_library_answers_on_the_other_machine(tmp_path):
     vm_exec = compile_model(net())
     vm_exec.lib.export_library(str(tmp_path / "lib.so"))
+    # Its code has a record, its library has not.
+    stock = relay.vm.compile(relay.frontend.from_onnx(net())[0], "llvm")
+    sys.modules["tvm.runtime.relay_vm_hash"]._write_record(stock, model_record(net()))
     server = rpc.Server("127.0.0.1", key="test")
     try:
         session = rpc.connect("127.0.0.1", server.port, key="test")
@@ -178,6 +183,12 @@ def test_an_uploaded_library_answers_on_the_other_machine(tmp_path):
         remote = session.load_module("lib.so")
         text = session.get_function("runtime.GetFFIString")
         assert text(remote.get_function("get_model_hash", True)()) == sha256(net())
+        with pytest.raises(ArtifactError, match="runtime.GetFFIString"):
+            vm_hash.get_hash(remote)
+        for executable, status in ((vm_exec, Status.MATCH), (stock, Status.NO_RECORD)):
+            executable.mod.export_library(str(tmp_path / f"{status}.so"))
+            session.upload(str(tmp_path / f"{status}.so"))
+            assert check(net(), session.load_module(f"{status}.so")).status is status
     finally:
         server.terminate()
 
@@ -543,6 +554,23 @@ def test_without_the_library_in_cpp_the_same_holds(late, monkeypatch, tmp_path):
     assert vm_hash.get_record(vm_exec).params == 1
     vm_exec.load_late_bound_consts(str(tmp_path / "again"))
     assert vm_hash.get_record(vm_exec).params == 0
+    np.testing.assert_array_equal(run(vm_exec, x), expected)
+
+
+def test_constants_that_could_not_be_written_stay_where_they_were(tmp_path, monkeypatch):
+    def no_space(record):
+        raise OSError("no space left")
+
+    vm_exec = compile_model(layer())
+    x = np.ones((1, 16), "float32")
+    expected = run(vm_exec, x)
+    (tmp_path / "consts").write_bytes(b"old")
+    monkeypatch.setattr(sys.modules["tvm.runtime.relay_vm_hash"], "trailer", no_space)
+    with pytest.raises(OutputError, match="no space left"):
+        vm_exec.move_late_bound_consts(str(tmp_path / "consts"), 256)
+    assert (tmp_path / "consts").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["consts"]
+    assert check(layer(), vm_exec).status is Status.MATCH
     np.testing.assert_array_equal(run(vm_exec, x), expected)
 
 

@@ -56,24 +56,31 @@ def _unchanged(graph):
     """Undo what the importer does to a model, so that it has the same hash the next time.
 
     It names nodes that have no name, and takes the inputs off the bodies of loops. To give it a
-    copy would take the memory of the weights again; nodes with subgraphs are few and small.
+    copy would take the memory of the weights again.
     """
-    nameless = [node for node in graph.node if not node.HasField("name")]
-    empty = [node for node in graph.node if node.HasField("name") and not node.name]
-    nested = [(node, _copy(node)) for node in graph.node if _has_subgraph(node)]
+    graphs = list(_graphs(graph))
+    unnamed = [node for one in graphs for node in one.node if not node.name]
+    absent = [node for node in unnamed if not node.HasField("name")]
+    inputs = [(nested, [_copy(value) for value in nested.input]) for nested in graphs[1:]]
     try:
         yield
     finally:
-        for node in nameless:
-            node.ClearField("name")
-        for node in empty:
+        for node in unnamed:
             node.name = ""
-        for node, before in nested:
-            node.CopyFrom(before)
+        for node in absent:
+            node.ClearField("name")
+        for nested, before in inputs:
+            del nested.input[:]
+            nested.input.extend(before)
 
 
-def _has_subgraph(node):
-    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+def _graphs(graph):
+    """A graph and all that lie in it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for nested in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                yield from _graphs(nested)
 
 
 def _copy(message):

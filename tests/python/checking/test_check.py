@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checking an artifact against a model: from Python, from files, and before anything is loaded."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import tarfile
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 import tvm
 from conftest import NETWORKS, layer, run_python, sha256
@@ -19,6 +22,7 @@ from tvm.runtime.vm import Executable, VirtualMachine
 
 from tvm_model_hash import (
     ArtifactError,
+    ExternalDataError,
     HashConflictError,
     InvalidHashError,
     ModelHashMismatch,
@@ -77,6 +81,11 @@ def other_input(model):
     return copy
 
 
+def identity(record):
+    """A record without what the compilation has put into it."""
+    return dataclasses.replace(record, extra=())
+
+
 @pytest.fixture(scope="module")
 def vm_exec():
     return compile_model(layer())
@@ -85,7 +94,7 @@ def vm_exec():
 @pytest.fixture(params=["whole", "late-bound constants"])
 def deployment(request, vm_exec, tmp_path):
     byte_limit = None if request.param == "whole" else 256
-    return pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit))
+    return pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit, seal=False))
 
 
 @pytest.fixture
@@ -98,13 +107,16 @@ def model_path(tmp_path):
 
 
 def test_a_match(vm_exec, deployment, model_path):
-    for artifact in (vm_exec, vm_exec.mod, deployment, str(deployment), deployment / "code.ro"):
+    vm_exec.mod.export_library(str(deployment.parent / "single.so"))
+    single = deployment.parent / "single.so"
+    for artifact in (vm_exec, vm_exec.mod, deployment, str(deployment), single):
         for model in (layer(), model_path, str(model_path), sha256(layer()), model_record(layer())):
             verdict = check(model, artifact)
             assert (verdict.status, verdict.reason) == (Status.MATCH, "same model")
             assert verdict.ok
             assert verdict.expected.model == sha256(layer())
-            assert verdict.found == model_record(layer())
+            assert identity(verdict.found) == model_record(layer())
+            assert not verdict.sealed
 
 
 def test_an_equivalent_model(vm_exec, deployment):
@@ -124,13 +136,13 @@ def test_another_fine_tune(vm_exec):
     assert not verdict.ok
 
 
-def test_two_fine_tunes_have_one_library(tmp_path, vm_exec):
+def test_libraries_of_two_fine_tunes_are_told_apart(tmp_path, vm_exec):
     first = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "first"))
     second = pathlib.Path(vm_hash.save(compile_model(layer(2)), tmp_path / "second"))
-    assert (first / "lib.so").read_bytes() == (second / "lib.so").read_bytes()
-    a, b = read_record(first / "code.ro"), read_record(second / "code.ro")
+    a, b = read_record(first / "lib.so"), read_record(second / "lib.so")
     assert a.graph == b.graph
     assert a.weights != b.weights
+    assert a == read_record(first / "code.ro")
 
 
 def test_another_model(vm_exec, deployment):
@@ -145,7 +157,7 @@ def test_another_interface(vm_exec, deployment, tmp_path):
     model = other_input(layer())
     onnx.save(model, tmp_path / "other.onnx")
     for artifact in (vm_exec, vm_exec.mod, deployment, deployment / "code.ro"):
-        for given in (model, tmp_path / "other.onnx"):
+        for given in (model, tmp_path / "other.onnx", str(tmp_path / "other.onnx")):
             verdict = check(given, artifact)
             assert verdict.status is Status.MISMATCH
             assert verdict.reason == (
@@ -183,7 +195,7 @@ def test_check_hash_raises_with_the_verdict(vm_exec):
             checked.check_hash(renamed(layer()), exact=True)
         with pytest.raises(ModelHashMismatch, match="other weights") as raised:
             checked.check_hash(layer(2))
-        assert raised.value.verdict.found == model_record(layer())
+        assert identity(raised.value.verdict.found) == model_record(layer())
         assert raised.value.verdict.expected == model_record(layer(2))
 
 
@@ -205,7 +217,7 @@ def test_a_file_with_the_hash_is_not_parsed(deployment, model_path):
     # Where onnx can't be imported nothing can be parsed.
     code = """
 import sys
-sys.modules["onnx"] = sys.modules["onnx_ir"] = sys.modules["tvm"] = None
+sys.modules["onnx"] = sys.modules["tvm"] = None
 import tvm_model_hash
 print(tvm_model_hash.check(sys.argv[1], sys.argv[2]).status.value)
 """
@@ -227,14 +239,53 @@ def test_a_network_with_external_data_is_equivalent(tmp_path):
     assert check(tmp_path / "external.onnx", vm_exec).reason == "same graph, other weights"
 
 
-def test_a_model_that_the_importer_changed_is_equivalent():
+def test_a_model_that_the_importer_would_change_stays_as_it_was():
     model = layer()
     model.graph.node[0].ClearField("name")
-    before = onnx.ModelProto()
-    before.CopyFrom(model)
+    before = model.SerializeToString()
     vm_exec = compile_model(model)
-    assert vm_exec.check_hash(before, exact=True)
-    assert vm_exec.check_hash(model).status is Status.EQUIVALENT
+    assert model.SerializeToString() == before
+    assert vm_exec.check_hash(model, exact=True)
+    assert compile_model(model).get_hash() == vm_exec.get_hash() == sha256(model)
+
+
+def test_the_hash_of_a_file_says_nothing_of_the_weights_beside_it(tmp_path):
+    model = layer()
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight), weight.name))
+    onnx.save(
+        model, tmp_path / "model.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    vm_exec = compile_model(onnx.load(tmp_path / "model.onnx"))
+    vm_exec.mod.export_library(str(tmp_path / "single.so"))
+    assert check(tmp_path / "model.onnx", tmp_path / "single.so").status is Status.MATCH
+    # A record made by hand, of what sha256sum says of the model's own file.
+    own = hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest()
+    directory = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", seal=False))
+    for name in ("code.ro", "lib.so"):
+        assert read_record(directory / name).model != own
+    verdict = compare_own_hash(tmp_path / "model.onnx", vm_exec, own)
+    assert verdict.status is Status.MISMATCH
+    data = bytearray((tmp_path / "w").read_bytes())
+    data[0] ^= 1
+    (tmp_path / "w").write_bytes(data)
+    assert compare_own_hash(tmp_path / "model.onnx", vm_exec, own).status is Status.MISMATCH
+    (tmp_path / "w").unlink()
+    with pytest.raises(ExternalDataError):
+        compare_own_hash(tmp_path / "model.onnx", vm_exec, own)
+
+
+def compare_own_hash(path, vm_exec, own):
+    return check(path, vm_hash.set_record(vm_exec, Record(own)))
+
+
+@pytest.mark.parametrize("kind", ["record", "text", "hash.txt with a record"])
+def test_a_record_is_expected_where_graphs_differ(kind, vm_exec, tmp_path):
+    record = model_record(other_input(layer()))
+    (tmp_path / "hash.txt").write_text(str(record))
+    given = {"record": record, "text": str(record), "hash.txt with a record": tmp_path / "hash.txt"}
+    verdict = check(given[kind], vm_exec)
+    assert (verdict.status, verdict.reason) == (Status.MISMATCH, "other model")
 
 
 HASH = sha256(layer())
@@ -304,6 +355,15 @@ def test_what_is_no_artifact_is_refused():
 # --- a directory ---
 
 
+def test_save_lays_out_and_seals_a_deployment(vm_exec, tmp_path):
+    directory = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "a/b/sealed", library="model.so"))
+    assert {path.name for path in directory.iterdir()} == {
+        *("model.so", "code.ro", "hash.txt", "SHA256SUMS")
+    }
+    verdict = check(layer(), directory)
+    assert (verdict.status, verdict.sealed) == (Status.MATCH, True)
+
+
 def test_save_lays_out_a_deployment(deployment):
     names = {path.name for path in deployment.iterdir()}
     assert {"lib.so", "code.ro", "hash.txt"} <= names <= {"lib.so", "code.ro", "hash.txt", "consts"}
@@ -312,7 +372,9 @@ def test_save_lays_out_a_deployment(deployment):
 
 def test_save_leaves_the_executable_as_it_was(deployment, vm_exec):
     assert VirtualMachine(vm_exec, tvm.cpu()).run(X).numpy().shape == (1, 32)
-    assert read_record(deployment / "code.ro") == vm_hash.get_record(vm_exec)
+    record = vm_hash.get_record(vm_exec)
+    assert (record.model, record.build) == (HASH, read_record(deployment / "code.ro").build)
+    assert vm_exec.check_hash(layer())
 
 
 def test_save_is_all_or_nothing(vm_exec, tmp_path):
@@ -325,10 +387,8 @@ def test_save_is_all_or_nothing(vm_exec, tmp_path):
     with pytest.raises(OutputError, match="not empty"):
         vm_hash.save(vm_exec, tmp_path / "full")
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(OutputError, match="Not a directory"):
+    with pytest.raises(OutputError, match="it is not a directory"):
         vm_hash.save(vm_exec, tmp_path / "file")
-    with pytest.raises(OutputError, match="No such file"):
-        vm_hash.save(vm_exec, tmp_path / "missing/new")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "file", "full"]
     (tmp_path / "empty").mkdir()
     vm_hash.save(vm_exec, tmp_path / "empty")
@@ -341,13 +401,13 @@ def test_the_parts_must_be_of_one_model(deployment):
     (deployment / "hash.txt").write_text("0" * 64)
     verdict = check(layer(), deployment)
     assert verdict.status is Status.MISMATCH
-    assert "the parts are not known to be of one model" in verdict.reason
+    assert "the parts are of different models" in verdict.reason
     assert f"'code.ro' is of model {HASH}" in verdict.reason
     assert f"'hash.txt' is of model {'0' * 64}" in verdict.reason
 
 
 def test_constants_of_another_model_are_named(vm_exec, tmp_path):
-    first = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "first", byte_limit=256))
+    first = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "first", byte_limit=256, seal=False))
     second = pathlib.Path(vm_hash.save(compile_model(layer(2)), tmp_path / "second", 256))
     shutil.copy(second / "consts", first / "consts")
     verdict = check(layer(), first)
@@ -356,20 +416,53 @@ def test_constants_of_another_model_are_named(vm_exec, tmp_path):
 
 
 def test_constants_without_record_are_no_part_of_a_match(vm_exec, tmp_path):
-    directory = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit=256))
+    directory = pathlib.Path(
+        vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit=256, seal=False)
+    )
     write_record(directory / "consts", None)
     verdict = check(layer(), directory)
-    assert verdict.status is Status.MISMATCH
-    assert verdict.reason.endswith("'consts' carries no record")
-    with pytest.raises(ModelHashMismatch, match="'consts' carries no record"):
+    assert verdict.status is Status.NO_RECORD
+    assert "nothing says which model 'consts' (TVM parameters) is of" in verdict.reason
+    with pytest.raises(ModelHashMismatch, match="which model 'consts'"):
         vm_hash.load(directory, tvm.cpu(), expected=layer())
-    write_record(directory / "consts", read_record(directory / "code.ro"))
+    write_record(directory / "consts", read_record(directory / "lib.so"))
     assert check(layer(), directory).status is Status.MATCH
+
+
+def test_a_part_without_a_record_is_covered_by_a_seal_with_one(vm_exec, tmp_path):
+    mod, _ = relay.frontend.from_onnx(layer())
+    stock = relay.vm.compile(mod, TARGET)
+    code, lib = stock.save()
+    (tmp_path / "code.ro").write_bytes(code)
+    lib.export_library(str(tmp_path / "lib.so"))
+    assert check(layer(), tmp_path).status is Status.NO_RECORD
+    seal(tmp_path)  # of nothing that is known
+    assert check(layer(), tmp_path).status is Status.NO_RECORD
+    write_record(tmp_path / "code.ro", model_record(layer()))
+    (tmp_path / "SHA256SUMS").unlink()
+    verdict = check(layer(), tmp_path)
+    assert verdict.status is Status.NO_RECORD
+    assert "nothing says which model 'lib.so' (TVM kernel library) is of" in verdict.reason
+    seal(tmp_path)
+    verdict = check(layer(), tmp_path)
+    assert verdict.status is Status.MATCH
+    assert verdict.reason == "same model; 'lib.so' carries no record, and is covered by the seal"
+    assert vm_hash.load(tmp_path, tvm.cpu(), expected=layer()).run(X).numpy().shape == (1, 32)
 
 
 def test_a_stock_code_beside_a_hash_txt_has_no_record(deployment):
     write_record(deployment / "code.ro", None)
-    assert check(layer(), deployment).status is Status.NO_RECORD
+    verdict = check(layer(), deployment)
+    assert verdict.status is Status.NO_RECORD
+    assert "'code.ro' (Relay VM executable)" in verdict.reason
+
+
+def test_a_file_that_needs_others_is_no_match_alone(deployment):
+    verdict = check(layer(), deployment / "code.ro")
+    assert verdict.status is Status.NO_RECORD
+    assert "is of this model, but needs the kernels of a library" in verdict.reason
+    assert check(layer(2), deployment / "code.ro").status is Status.MISMATCH
+    assert check(layer(), deployment / "lib.so").status is Status.MATCH
 
 
 def test_a_single_file_deployment(vm_exec, tmp_path):
@@ -389,12 +482,13 @@ def add(name, source):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: (d / "lib.so").unlink(), r"expected one \*.so, found none"),
-        (add("other.so", "lib.so"), r"expected one \*.so, found 'lib.so', 'other.so'"),
-        (add("other.ro", "code.ro"), r"expected one \*.ro, found 'code.ro', 'other.ro'"),
-        (lambda d: (d / "code.ro").unlink(), r"expected one \*.ro, found none, and 'lib.so' is a"),
-        (lambda d: (d / "code.ro").write_bytes(b""), "code.ro' is empty"),
-        (lambda d: (d / "lib.so").write_bytes(b"x" * 99), "not an artifact"),
+        (
+            lambda d: (d / "lib.so").unlink(),
+            "'code.ro' .* calls the kernels of a library",
+        ),
+        (lambda d: (d / "code.ro").unlink(), "is no deployment: .* found only 'lib.so'"),
+        (lambda d: (d / "code.ro").write_bytes(b""), "calls|found only 'lib.so'"),
+        (lambda d: (d / "lib.so").write_bytes(b"x" * 99), "calls the kernels"),
         (lambda d: (d / "hash.txt").write_text(""), "hash.txt' is empty"),
     ],
 )
@@ -404,11 +498,73 @@ def test_a_directory_that_is_no_deployment_is_refused(change, message, deploymen
         check(layer(), deployment)
 
 
+def test_files_are_told_by_what_is_in_them(deployment):
+    for number, path in enumerate(sorted(deployment.iterdir())):
+        if path.name != "hash.txt":
+            path.rename(deployment / f"{number}.txt")
+    (deployment / "labels.txt").write_text("cat\n")
+    np.savez(deployment / "sample.npz", x=X)
+    (deployment / "code.ro").write_text("no code")
+    verdict = check(layer(), deployment)
+    assert verdict.status is Status.MATCH
+    assert verdict.deployment.others == ("code.ro", "labels.txt", "sample.npz")
+
+
+def test_a_copy_of_a_part_is_a_part_that_cannot_be_chosen(deployment):
+    add("other.ro", "code.ro")(deployment)
+    assert check(layer(), deployment).status is Status.MATCH
+    with pytest.raises(ArtifactError, match="'code.ro', 'other.ro'. One of them has to be chosen"):
+        vm_hash.load(deployment, tvm.cpu(), expected=layer())
+
+
 def test_missing_constants_are_named(vm_exec, tmp_path):
-    directory = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit=256))
+    directory = pathlib.Path(
+        vm_hash.save(vm_exec, tmp_path / "deployment", byte_limit=256, seal=False)
+    )
     (directory / "consts").unlink()
-    with pytest.raises(ArtifactError, match="'code.ro' binds 1 constants late, and the file"):
+    with pytest.raises(ArtifactError, match=r"'code.ro' .* needs the tensor '.*' from a file of"):
         check(layer(), directory)
+
+
+def test_a_link_out_of_the_directory_is_refused(deployment, tmp_path):
+    (deployment / "lib.so").rename(tmp_path / "elsewhere.so")
+    (deployment / "lib.so").symlink_to(tmp_path / "elsewhere.so")
+    with pytest.raises(ArtifactError, match="'lib.so' .* is a symbolic link to .*elsewhere.so"):
+        check(layer(), deployment)
+    (deployment / "lib.so").unlink()
+    (tmp_path / "elsewhere.so").rename(deployment / "here.so")
+    (deployment / "lib.so").symlink_to("here.so")
+    assert check(layer(), deployment).status is Status.MATCH
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_an_archive_of_a_deployment_is_a_deployment(mode, deployment, tmp_path):
+    def pack():
+        with tarfile.open(tmp_path / "package.tar", mode) as archive:
+            for path in sorted(deployment.iterdir()):
+                archive.add(path, f"./{path.name}")
+
+    pack()
+    verdict = check(layer(), tmp_path / "package.tar")
+    assert verdict.status is Status.MATCH
+    assert {part.name for part in verdict.deployment.parts} >= {"code.ro", "lib.so"}
+    assert check(layer(2), tmp_path / "package.tar").status is Status.MISMATCH
+    seal(deployment)
+    pack()
+    assert check(layer(), tmp_path / "package.tar").sealed
+    # Inside of a directory it is as its files are.
+    (tmp_path / "outer").mkdir()
+    shutil.copy(tmp_path / "package.tar", tmp_path / "outer")
+    verdict = check(layer(), tmp_path / "outer")
+    assert verdict.status is Status.MATCH
+    assert "package.tar/code.ro" in {part.name for part in verdict.deployment.parts}
+    vm_hash.save(compile_model(layer(2)), tmp_path / "other", seal=False)
+    shutil.copy(tmp_path / "other/lib.so", deployment / "lib.so")
+    (deployment / "SHA256SUMS").unlink()
+    pack()
+    verdict = check(layer(), tmp_path / "package.tar")
+    assert verdict.status is Status.MISMATCH
+    assert "'lib.so' is of model" in verdict.reason
 
 
 def test_a_sealed_deployment_is_checked_file_by_file(deployment):
@@ -426,12 +582,15 @@ def test_a_sealed_deployment_is_checked_file_by_file(deployment):
                 status = error
             assert status is not Status.MATCH, (path, position)
             path.write_bytes(data)
-    (deployment / "extra").write_text("")
+    (deployment / "notes").write_text("not of a model")
+    assert check(layer(), deployment).status is Status.MATCH
+    shutil.copy(deployment / "lib.so", deployment / "extra")
     os.unlink(deployment / "hash.txt")
     verdict = check(layer(), deployment)
     assert verdict.status is Status.MISMATCH
     assert "'hash.txt' is missing" in verdict.reason
     assert "'extra' is not in the manifest" in verdict.reason
+    assert "notes" not in verdict.reason
 
 
 # --- load only what was checked ---
@@ -468,7 +627,7 @@ def test_a_deployment_that_is_refused_is_not_loaded(deployment, vm_exec, tmp_pat
     with pytest.raises(ValueError, match="hash.txt"):
         vm_hash.load(deployment, tvm.cpu(), expected=None)
     os.unlink(deployment / "SHA256SUMS")
-    with pytest.raises(HashConflictError, match="the parts are not known to be of one model"):
+    with pytest.raises(HashConflictError, match="the parts are of different models"):
         vm_hash.load(deployment, tvm.cpu(), expected=None)
     assert not trace.exists()
     (deployment / "hash.txt").write_text(HASH)
@@ -491,7 +650,7 @@ def test_constants_of_another_model_are_refused(tmp_path):
     code, lib = late_bound(layer(), tmp_path / "first")
     late_bound(layer(2), tmp_path / "second")
     des_exec = Executable.load_exec(code, lib)
-    with pytest.raises(ModelHashMismatch, match="consts': same graph, other weights") as raised:
+    with pytest.raises(ModelHashMismatch, match="second/consts' are of two models") as raised:
         des_exec.load_late_bound_consts(str(tmp_path / "second/consts"))
     assert raised.value.verdict.found.model == sha256(layer(2))
     des_exec.load_late_bound_consts(str(tmp_path / "first/consts"))
@@ -514,11 +673,13 @@ def test_the_trailer_is_all_that_is_added_to_constants(tmp_path):
     relay.vm.compile(mod, TARGET).move_late_bound_consts(str(tmp_path / "stock"), 256)
     late_bound(layer(), tmp_path / "hashed")
     stock, hashed = (tmp_path / "stock").read_bytes(), (tmp_path / "hashed/consts").read_bytes()
-    text = str(model_record(layer())).encode()
+    record = read_record(tmp_path / "hashed/consts")
+    assert record.build
+    text = str(record).encode()
     assert hashed == stock + len(text).to_bytes(8, "little") + text
     write_record(tmp_path / "hashed/consts", None)
     assert (tmp_path / "hashed/consts").read_bytes() == stock
-    write_record(tmp_path / "stock", model_record(layer()))
+    write_record(tmp_path / "stock", record)
     assert (tmp_path / "stock").read_bytes() == hashed
 
 
