@@ -5,6 +5,8 @@
 #   make test        lint and all tests, in an environment for each version of TVM
 #   make test-relay  lint, and the tests with Relay
 #   make test-relax  the tests with Relax
+#   make test-aarch64  a stock aarch64 TVM under qemu loads and runs what is compiled here for it;
+#                      takes qemu and a Python for aarch64 from Debian, without installing them
 #   make fault       kill what writes, hundreds of times: is anything lost?
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
@@ -26,6 +28,9 @@ RELAX_VERSIONS := 0.25.0.post1 0.26.0 0.27.0.post1
 FFI_0.25.0.post1 := 0.1.12
 FFI_0.26.0 := 0.1.15.post2
 FFI_0.27.0.post1 := 0.1.15.post2
+# The newest compiles for other platforms too.
+RELAX_NEWEST := $(lastword $(RELAX_VERSIONS))
+EXTRAS_$(RELAX_NEWEST) := [cross]
 RELAX_TESTS := $(RELAX_VERSIONS:%=test-relax-%)
 # With several on two cores, each gets slower than it is alone.
 .NOTPARALLEL:
@@ -34,7 +39,8 @@ RELAX_TESTS := $(RELAX_VERSIONS:%=test-relax-%)
 export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) fault bench lint format clean
+.PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
+  fault bench lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -56,6 +62,9 @@ test-relay-old: $(RELAY_OLD)/wheel
 
 $(RELAX_TESTS): test-relax-%: .venv-relax-%/wheel
 	.venv-relax-$*/bin/python -m pytest tests/python/relax
+
+test-aarch64: .venv-relax-$(RELAX_NEWEST)/wheel
+	$(<D)/bin/python tests/python/aarch64.py build/aarch64
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .
@@ -101,7 +110,7 @@ $(RELAX_DEMO)/ready: pyproject.toml tests/models.txt $(shell find python -type f
 	$(call new_environment,$(@D))
 	@echo "Installing TVM $* and the test tools (about 150 MB) ..."
 	$(@D)/bin/python -m pip install -q "apache-tvm==$*" "apache-tvm-ffi==$(FFI_$*)" \
-	  cloudpickle onnx onnxruntime psutil pytest rich safetensors .
+	  cloudpickle onnx onnxruntime psutil pytest rich safetensors ".$(EXTRAS_$*)"
 	$(@D)/bin/python -m pip install -q --no-deps -r tests/models.txt
 	@touch $@
 

@@ -97,7 +97,8 @@ def _artifact_text(artifact: Any) -> str:
     if artifact.container == "file":
         return str(artifact.kind)
     platform = f", {artifact.platform}" if artifact.platform else ""
-    return f"{artifact.kind} in a {artifact.container}{platform}"
+    article = "an" if artifact.container[0] in "aeiou" else "a"
+    return f"{artifact.kind} in {article} {artifact.container}{platform}"
 
 
 def _artifact_fields(artifact: Any) -> dict[str, Any]:
@@ -269,8 +270,8 @@ def _parser() -> argparse.ArgumentParser:
 
     model_help = "an ONNX file, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
     artifact_help = (
-        "code.ro, a library (.so, .tar), a graph (.json), parameters (of TVM, .npz, "
-        "tensor-cache.json, .safetensors), or the directory of a deployment"
+        "code.ro, a library (.so, .dylib, .dll, .wasm, .a, .tar), a graph (.json), parameters (of "
+        "TVM, .npz, tensor-cache.json, .safetensors), or the directory of a deployment"
     )
     tagged_help = (
         "code.ro, a graph (.json) or parameters (of TVM, .npz, tensor-cache.json, .safetensors), "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import cached_property
 
 from ..errors import DuplicateRecordError, FixedRecordError
 from ..record import Record
@@ -53,23 +54,30 @@ class RelayVM(Carrier):
             return None
         first, *others = (cls(source, _inner(module.reader), library) for module in modules)
         for other in others:
-            first._check_same(other)
+            first._stand_for(other)
         return first
 
-    def _check_same(self, other: RelayVM) -> None:
-        """Of a universal library's slices, one stands for all."""
-        found = [(one._header.record, one._read_sections()) for one in (self, other)]
-        if found[0] != found[1]:
-            records = [str(record) if record else "none" for record, _ in found]
+    @cached_property
+    def _record(self) -> Record | None:
+        return self._header.record
+
+    def _stand_for(self, other: RelayVM) -> None:
+        """Of a universal library's slices, one stands for all; each is a compilation of its own."""
+        records = [one._record for one in (self, other)]
+        if records[0] != records[1]:
+            records = [record and record.with_fields(None, record.params) for record in records]
+            self._record = records[0]
+        if records[0] != records[1] or self._read_sections() != other._read_sections():
             raise DuplicateRecordError(
                 "the library holds several VM executables that differ, with the records "
-                f"'{records[0]}' and '{records[1]}': expected one library of one model"
+                f"'{records[0] or 'none'}' and '{records[1] or 'none'}': expected one library of "
+                "one model"
             )
 
     def artifact(self) -> Artifact:
         """Read the record and what the executable needs, to the end of its structure."""
         inputs, late_bound = self._read_sections()
-        record = self._header.record
+        record = self._record
         if self._library is not None:
             record = agreed(record, read_carried(self._library.library))
         return Artifact(
