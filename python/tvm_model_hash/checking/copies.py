@@ -63,7 +63,7 @@ def _copy(name: str, path: str) -> Iterator[str]:
             with open_regular(path) as source:
                 # TVM unpacks a tar beside itself, and asks for its suffix.
                 if not name.endswith(".tar") and _has_sealed_memory():
-                    copy = stack.enter_context(_sealed_memory(name, source))
+                    copy = stack.enter_context(_sealed_memory(source))
                 else:
                     directory = stack.enter_context(
                         tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -81,10 +81,10 @@ def _has_sealed_memory() -> bool:
 
 
 @contextmanager
-def _sealed_memory(name: str, source: BinaryIO) -> Iterator[str]:
+def _sealed_memory(source: BinaryIO) -> Iterator[str]:
     import fcntl
 
-    descriptor = os.memfd_create(os.path.basename(name), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = os.memfd_create("tvm-model-hash", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(descriptor, "wb", closefd=False) as target:
             shutil.copyfileobj(source, target, _CHUNK_BYTES)
