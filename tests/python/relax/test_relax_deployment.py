@@ -67,7 +67,7 @@ def test_a_library_says_that_its_weights_lie_outside_and_which(fine_tunes, tmp_p
     for artifact in (executable, library, vm, tmp_path / "lib.so"):
         verdict = check(layer(), artifact)
         assert verdict.status is Status.NO_RECORD
-        assert "1" in verdict.reason
+        assert "from outside" in verdict.reason or "needs a tensor" in verdict.reason
         assert check(layer(2), artifact).status is Status.MISMATCH
     assert vm.get_hash() == sha256(layer())
     with pytest.raises(ModelHashMismatch, match="takes from outside"):
