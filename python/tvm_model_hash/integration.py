@@ -180,7 +180,7 @@ def save_hash(self: Any, directory: Any) -> str:
     tvm_model_hash.NoHashError
         If the executable carries no hash; nothing is written.
     tvm_model_hash.OutputError
-        If the directory does not exist, is none, or cannot be written to.
+        If the directory does not exist, is not a directory, or cannot be written to.
     """
     model_hash = get_hash(self)
     if model_hash is None:
