@@ -152,7 +152,13 @@ class _Opener:
     ) -> Library:
         binaries: list[Binary] = []
         others: list[Member] = []
+        names: set[str] = set()
         for member in members:
+            if container == "tar" and member.name in names:
+                raise window.damaged(
+                    f"it has two files {member.name!r}, of which one is left when it is unpacked"
+                )
+            names.add(member.name)
             library = self.open(member.data, depth + 1)
             if library is None:
                 others.append(member)

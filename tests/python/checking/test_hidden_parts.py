@@ -224,6 +224,23 @@ def test_a_file_that_is_a_tar_and_a_library_is_refused(deployment):
         check(network(), deployment)
 
 
+def test_a_tar_in_which_a_file_replaces_another_is_refused(deployment):
+    exe = compile_network()
+    path = deployment.parent / "single.tar"
+    exe.mod.export_library(str(path))
+    assert check(network(), path).status is Status.MATCH
+    with tarfile.open(path) as archive:
+        members = {member.name: archive.extractfile(member).read() for member in archive}
+    members_again = [*members.items(), ("lib0.o", members["devc.o"])]
+    with tarfile.open(path, "w") as archive:
+        for name, data in members_again:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    with pytest.raises(ArtifactError, match="it has two files 'lib0.o'"):
+        check(network(), path)
+
+
 def test_records_of_one_model_with_other_digests_contradict_each_other(deployment):
     record = read_record(deployment / "consts")
     for key in ("graph", "weights"):
