@@ -62,12 +62,12 @@ _FFI_PREFIX = "__tvm_ffi_"
 class Carried(NamedTuple):
     """What a library carries: its record, and names of tensors that it needs from elsewhere.
 
-    ``count`` is in how many places the record was found: one for each model that was linked in.
+    ``places`` is the number of places where it was found, one for each model that was linked in.
     """
 
     record: Record
     needs: tuple[str, ...]
-    count: int = 1
+    places: int = 1
 
 
 def read_carried(library: Library) -> Carried | None:
@@ -95,10 +95,10 @@ def read_carried(library: Library) -> Carried | None:
     """
     found: list[Carried] = []
     bare = []
-    count = 0
+    places = 0
     for binaries in library.slices:
         payloads = list(_payloads(binaries, library))
-        count += len(payloads)
+        places += len(payloads)
         found += [_parse(data) for data in dict.fromkeys(payloads)]
         if len(found) > MAX_PAYLOADS:
             raise RecordError(f"it has {len(found)} records, more than the limit of {MAX_PAYLOADS}")
@@ -126,7 +126,7 @@ def read_carried(library: Library) -> Carried | None:
     extra = [
         field for field in first.record.extra if all(field in one.record.extra for one in others)
     ]
-    return first._replace(record=Record(*_identity(first.record), tuple(extra)), count=count)
+    return first._replace(record=Record(*_identity(first.record), tuple(extra)), places=places)
 
 
 def agreed(record: Record | None, carried: Carried | None) -> Record | None:
@@ -251,9 +251,9 @@ class TvmLibraryCarrier(Carrier):
         role, kind = self._role()
         needs = self._carried.needs if self._carried else ()
         count = len(self._library.root_modules)
-        if self._carried and count > self._carried.count:
+        if self._carried and count > self._carried.places:
             raise RecordError(
-                f"it has the modules of {count} compilations, and {self._carried.count} of them "
+                f"it has the modules of {count} compilations, and {self._carried.places} of them "
                 "with a record: nothing says which model the others are of. Compile each with "
                 "get_hash=True"
             )
