@@ -297,7 +297,20 @@ def checked_deployment(directory: Any, expected: Any) -> Iterator[Deployment]:
     directory = directory_path(directory)
     files = list_files(directory)
     # What else lies there is not loaded, and may be large.
-    names = [part.name for part in read_parts(files).parts]
+    parts = read_parts(files).parts
+    for part in parts:
+        if part.file != part.name:
+            raise ArtifactError(
+                f"{part.name!r} in {directory!r} lies in an archive, and nothing is loaded from "
+                "one: unpack it into a directory of its own"
+            )
+        if part.artifact.files:
+            raise ArtifactError(
+                f"{part.name!r} in {directory!r} is a {part.artifact.kind}, which is not loaded: "
+                "put the weights into one file, as save does"
+            )
+    # A shard that is a link out of the directory is not among the files.
+    names = [part.name for part in parts if part.name in files]
     with private_copies({name: files[name] for name in names}) as copies:
         deployment = Deployment.read(directory, {**files, **copies})
         for part in deployment.parts:

@@ -254,8 +254,11 @@ def conflict(a: Record, b: Record) -> str | None:
     conflict : str or None
         What they differ in; None if they are of one model, and not of two compilations of it.
     """
-    if a.model != b.model:
-        return "two models"
+    # Of one model there is one graph; None is what a record does not say.
+    for key in DIGEST_KEYS:
+        values = {getattr(a, key), getattr(b, key)} - {None}
+        if len(values) > 1:
+            return "two models"
     if None not in (a.build, b.build) and a.build != b.build:
         return "two compilations of this model"
     return None

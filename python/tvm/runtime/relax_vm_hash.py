@@ -30,6 +30,8 @@ __all__ = ["check_hash", "get_hash"]  # methods, too
 
 #: The name that the file of the parameters gets.
 PARAMETERS_NAME = "params.bin"
+# What is loaded; a check knows further ones.
+_LOADED_KINDS = ("TVM parameters", "NumPy arrays")
 
 
 def get_record(artifact):
@@ -242,6 +244,11 @@ def load(directory, device, expected, memory_cfg=None):
         parameters = deployment.only(Role.PARAMETERS)
         if parameters is None:
             return VirtualMachine(library, device, memory_cfg)
+        if parameters.artifact.kind not in _LOADED_KINDS:
+            raise ArtifactError(
+                f"{parameters.name!r} in {deployment.directory!r} has {parameters.artifact.kind}, "
+                f"expected {' or '.join(_LOADED_KINDS)}, which can be loaded"
+            )
         tensors = _load_tensors(deployment.files[parameters.name], executable.artifact.needs)
         vm = BoundVirtualMachine(library, device, memory_cfg, params=tensors)
         vm.params_are_known = True

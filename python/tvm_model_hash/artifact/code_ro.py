@@ -10,7 +10,7 @@ import re
 import struct
 from functools import cached_property
 
-from ..errors import DuplicateRecordError, FixedRecordError
+from ..errors import DuplicateRecordError, FixedRecordError, RecordError
 from ..record import Record
 from .carrier import Artifact, Carrier, Patch, Role, Source
 from .library_record import agreed, read_carried
@@ -78,6 +78,13 @@ class RelayVM(Carrier):
         """Read the record and what the executable needs, to the end of its structure."""
         inputs, late_bound = self._read_sections()
         record = self._record
+        if record is not None and record.params > len(late_bound):
+            # Who binds constants without comparing them leaves the number there.
+            raise RecordError(
+                f"the record says that {record.params} constants of the executable are in a file, "
+                f"and {len(late_bound)} are: others were bound, and nothing says which model those "
+                "are of. Bind them by load_late_bound_consts, which compares their record"
+            )
         if self._library is not None:
             record = agreed(record, read_carried(self._library.library))
         return Artifact(

@@ -23,7 +23,9 @@ MAX_JSON_BYTES = 32 * 1024 * 1024
 RECORD_KEY = "model_hash_record"
 
 _HEAD_BYTES = 256
-_FIRST_KEY = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:')
+# A byte order mark, which some readers drop, is an error that has to be told.
+_FIRST_KEY = re.compile(rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:')
+_BEGINNING = re.compile(rb'[ \t\n\r]*(\{[ \t\n\r]*("|\Z)|\Z)')
 # Messages show the beginning of what is long or nested deeply.
 _REPR = reprlib.Repr()
 _REPR.maxstring = 100
@@ -223,6 +225,23 @@ def first_key(source: Source) -> str | None:
     source.file.seek(0)
     match = _FIRST_KEY.match(source.file.read(_HEAD_BYTES))
     return match and match[1].decode("utf-8", "replace")
+
+
+def begins_as_object(source: Source) -> bool:
+    """Whether a file may be a JSON object whose first key is any, or lies far from the beginning.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+
+    Returns
+    -------
+    begins_so : bool
+    """
+    source.file.seek(0)
+    head = source.file.read(_HEAD_BYTES)
+    return _BEGINNING.match(head) is not None
 
 
 def read_json(source: Source, start: int = 0, end: int | None = None) -> JsonObject:

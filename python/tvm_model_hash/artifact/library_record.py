@@ -60,10 +60,14 @@ _FFI_PREFIX = "__tvm_ffi_"
 
 
 class Carried(NamedTuple):
-    """What a library carries: its record, and names of tensors that it needs from elsewhere."""
+    """What a library carries: its record, and names of tensors that it needs from elsewhere.
+
+    ``places`` is the number of places where it was found, one for each model that was linked in.
+    """
 
     record: Record
     needs: tuple[str, ...]
+    places: int = 1
 
 
 def read_carried(library: Library) -> Carried | None:
@@ -91,9 +95,11 @@ def read_carried(library: Library) -> Carried | None:
     """
     found: list[Carried] = []
     bare = []
+    places = 0
     for binaries in library.slices:
-        payloads = list(dict.fromkeys(_payloads(binaries, library)))
-        found += [_parse(data) for data in payloads]
+        payloads = list(_payloads(binaries, library))
+        places += len(payloads)
+        found += [_parse(data) for data in dict.fromkeys(payloads)]
         if len(found) > MAX_PAYLOADS:
             raise RecordError(f"it has {len(found)} records, more than the limit of {MAX_PAYLOADS}")
         if not payloads:
@@ -120,7 +126,7 @@ def read_carried(library: Library) -> Carried | None:
     extra = [
         field for field in first.record.extra if all(field in one.record.extra for one in others)
     ]
-    return first._replace(record=Record(*_identity(first.record), tuple(extra)))
+    return first._replace(record=Record(*_identity(first.record), tuple(extra)), places=places)
 
 
 def agreed(record: Record | None, carried: Carried | None) -> Record | None:
@@ -244,6 +250,13 @@ class TvmLibraryCarrier(Carrier):
         """Read what the library is, and its record."""
         role, kind = self._role()
         needs = self._carried.needs if self._carried else ()
+        count = len(self._library.root_modules)
+        if self._carried and count > self._carried.places:
+            raise RecordError(
+                f"it has the modules of {count} compilations, and {self._carried.places} of them "
+                "with a record: nothing says which model the others are of. Compile each with "
+                "get_hash=True"
+            )
         if needs and kind == _GRAPH_EXECUTOR:
             for module in self._library.root_modules:
                 own = _tensors_of_graph(module.reader)

@@ -62,20 +62,28 @@ class Npz(Carrier):
 
     @classmethod
     def find(cls, source: Source) -> Npz | None:
-        """Recognize a zip archive whose files are all arrays."""
+        """Recognize a zip archive with an array in it; NumPy does not mind other files."""
         if source.head.startswith(_LOCAL):
             reader = Reader(source.file, source.size, source.name, part="zip archive")
             *_, length, _ = _unpack(reader, _LOCAL_LAYOUT, "first file")
             if not reader.take(length, "first file").endswith(_SUFFIX.encode()):
-                return None
+                return cls._behind_another_file(source)
         elif not source.head.startswith(_END):  # what an archive without files begins with
             return None
-        found = cls(source)
-        return found if all(name.endswith(_SUFFIX) for name in found._names) else None
+        return cls(source)
+
+    @classmethod
+    def _behind_another_file(cls, source: Source) -> Npz | None:
+        # It may be any zip archive, and of a kind that is not read here.
+        try:
+            found = cls(source)
+        except ArtifactError:
+            return None
+        return found if any(name.endswith(_SUFFIX) for name in found._names) else None
 
     def artifact(self) -> Artifact:
         """Read the record in the comment, and the arrays' names."""
-        names = [name[: -len(_SUFFIX)] for name in self._names]
+        names = [name[: -len(_SUFFIX)] for name in self._names if name.endswith(_SUFFIX)]
         return Artifact(
             self._source.path,
             "NumPy arrays",

@@ -18,6 +18,7 @@ from .carrier import Artifact, Carrier, Patch, Role, Source
 from .json_text import (
     RECORD_KEY,
     JsonObject,
+    begins_as_object,
     first_key,
     is_size,
     read_json,
@@ -55,9 +56,15 @@ class TensorCache(Carrier):
     @classmethod
     def find(cls, source: Source) -> TensorCache | None:
         """Recognize JSON with metadata and a list of shards."""
-        if first_key(source) not in (_METADATA, _RECORDS):
+        is_likely = first_key(source) in (_METADATA, _RECORDS)
+        if not is_likely and not begins_as_object(source):
             return None
-        found = read_json(source)
+        try:
+            found = read_json(source)
+        except ArtifactError:
+            if is_likely:
+                raise
+            return None  # any other file may begin so
         records = found.value.get(_RECORDS)
         if not isinstance(found.value.get(_METADATA), dict) or not isinstance(records, list):
             return None

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 
 from ..containers.library import open_library
 from ..errors import ArtifactError
 from ..files import open_regular
 
-# A process with TVM in it has these already, and the loader takes what it has.
+# A process with TVM in it has these already, and the loader takes what it has: what is called
+# exactly so, and is not asked for by a path.
 _IN_EVERY_PROCESS = re.compile(
-    r"(ld-linux.*|libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|libc\+\+|libc\+\+abi"
-    r"|libSystem|libtvm|libtvm_runtime|libtvm_ffi)\.(so|dylib|B\.dylib)([.0-9]*)(dylib)?"
+    r"ld-linux[^/]*\.so\.[0-9]+|lib[cm]\.so\.6|libdl\.so\.2|librt\.so\.1|libpthread\.so\.0"
+    r"|libgcc_s\.so\.1|libstdc\+\+\.so\.6|libtvm(_runtime|_ffi)?\.so"
+    r"|(@rpath/)?libtvm(_runtime|_ffi)?\.dylib"
 )
 _SYSTEM_DIRECTORIES = ("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", "/System/Library/")
 
@@ -41,10 +44,12 @@ def refuse_dependencies(name: str, path: str) -> None:
     if dependencies is None:
         return
     for wanted in dependencies.libraries:
-        directory, file_name = os.path.split(wanted)
-        if _IN_EVERY_PROCESS.fullmatch(file_name) or wanted.startswith(_SYSTEM_DIRECTORIES):
+        is_path = "/" in wanted
+        if _IN_EVERY_PROCESS.fullmatch(wanted) or (
+            is_path and posixpath.normpath(wanted).startswith(_SYSTEM_DIRECTORIES)
+        ):
             continue
-        if directory or dependencies.paths:
+        if is_path or dependencies.paths:
             places = ", ".join(map(repr, dependencies.paths)) or "that path"
             raise ArtifactError(
                 f"{name!r} has the library {wanted!r} loaded with it, from {places}, and nothing "

@@ -16,7 +16,14 @@ from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
 from .manifest import MANIFEST_NAME, Seal, compare_with_seal, sealed_files
 from .package import unpacked
-from .parts import Part, check_complete, disagreement, file_names, read_parts
+from .parts import (
+    Part,
+    check_complete,
+    disagreement,
+    file_names,
+    parts_in_file,
+    read_parts,
+)
 
 #: The names that the files get when a deployment is saved; ONNX Runtime's TVM provider reads these.
 LIBRARY_NAME = "lib.so"
@@ -210,7 +217,7 @@ def list_files(directory: str) -> dict[str, str]:
         if stat.S_ISLNK(mode):
             target = os.path.realpath(path)
             if not target.startswith(os.path.join(root, "")):
-                _refuse_artifact_outside(name, path, target)
+                _refuse_parts_outside(name, path, target)
                 continue
             if not os.path.isfile(target):
                 continue
@@ -252,12 +259,14 @@ def check_replaceable(directory: str) -> None:
         )
 
 
-def _refuse_artifact_outside(name: str, path: str, target: str) -> None:
-    try:
-        artifact: Artifact = read_artifact(path)
-    except (UnknownArtifactError, ArtifactError):
+def _refuse_parts_outside(name: str, path: str, target: str) -> None:
+    if os.path.isdir(target):
+        found = "a directory"
+    elif os.path.isfile(target) and (parts := parts_in_file(name, path)):
+        found = parts[0].artifact.kind
+    else:
         return
     raise ArtifactError(
-        f"{name!r} ({artifact.kind}) is a symbolic link to {target!r}, outside of the directory: "
-        "what is there can change without the directory. Put the file itself in its place"
+        f"{name!r} ({found}) is a symbolic link to {target!r}, outside of the directory: what is "
+        "there can change without the directory. Put what it leads to in its place"
     )

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +16,29 @@ from ..errors import ArtifactError
 from ..files import open_regular
 
 _CHUNK_BYTES = 1024 * 1024
+_HEADER_BYTES = 512
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file begins as an archive does that :func:`unpacked` unpacks.
+
+    Parameters
+    ----------
+    path : str
+        Any file.
+
+    Returns
+    -------
+    is_archive : bool
+    """
+    with open_regular(path) as file:
+        data = file.read(_CHUNK_BYTES)
+    if data.startswith(tar.GZIP_MAGIC):
+        try:
+            data = zlib.decompressobj(wbits=31).decompress(data, _HEADER_BYTES)
+        except zlib.error:
+            return False
+    return tar.is_tar(Window(io.BytesIO(data), len(data), repr(path)))
 
 
 @contextmanager

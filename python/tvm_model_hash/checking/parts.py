@@ -7,7 +7,6 @@ weights is a part; a match has to cover every part.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 import re
@@ -19,8 +18,8 @@ from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
 from ..errors import ArtifactError, UnknownArtifactError
 from ..files import is_temporary, mode_of
-from ..record import Record, conflict
-from .package import unpacked
+from ..record import DIGEST_KEYS, Record, conflict
+from .package import is_archive, unpacked
 
 # How TVM's tutorials name the parameters of a list in a file: p_0, p_1; param_0, param_1.
 _NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]*)")
@@ -162,11 +161,41 @@ def _read_file(name: str, path: str) -> list[list[Part]]:
     groups = []
     with unpacked(path) as files:
         for inner, copy in (files or {}).items():
-            with contextlib.suppress(UnknownArtifactError):
+            try:
                 artifact = read_artifact(copy)
-                first = Part(f"{name}/{inner}", artifact, name)
-                groups.append([first, *_shards(first.name, artifact, name)])
+            except UnknownArtifactError:
+                if is_archive(copy):
+                    raise ArtifactError(
+                        f"{f'{name}/{inner}'!r} is an archive in an archive, into which nobody "
+                        f"looks: unpack {name!r}"
+                    ) from None
+                continue
+            first = Part(f"{name}/{inner}", artifact, name)
+            groups.append([first, *_shards(first.name, artifact, name)])
     return groups
+
+
+def parts_in_file(name: str, path: str) -> list[Part]:
+    """Read what a file is, or what the files in an archive are.
+
+    Parameters
+    ----------
+    name : str
+        The file's name, for messages.
+    path : str
+        The path to read it by.
+
+    Returns
+    -------
+    parts : list of Part
+        Also those of which only a deployment tells whether they are a part of it.
+
+    Raises
+    ------
+    ArtifactError, RecordError
+        As :func:`read_parts`.
+    """
+    return [part for group in _read_file(name, path) for part in group]
 
 
 def _shards(name: str, artifact: Artifact, archive: str | None = None) -> list[Part]:
@@ -255,10 +284,11 @@ def disagreement(records: Mapping[str, Record | None], parts: Iterable[Part]) ->
         What disagrees; None if nothing does.
     """
     known = {name: record for name, record in records.items() if record is not None}
-    models = {record.model for record in known.values()}
-    if len(models) > 1:
-        said = ", ".join(f"{name!r} is of model {record.model}" for name, record in known.items())
-        return f"the parts are of different models: {said}"
+    for key in DIGEST_KEYS:
+        said = {name: getattr(record, key) for name, record in known.items()}
+        if len(set(said.values()) - {None}) > 1:
+            each = ", ".join(f"{name!r} is of {key} {said[name]}" for name in said if said[name])
+            return f"the parts are of different models: {each}"
     parts = tuple(parts)
     for part in parts:
         for role in Role:
@@ -278,7 +308,10 @@ def _work_together(a: Artifact, b: Artifact) -> bool:
     for one, other in ((a, b), (b, a)):
         if one.needs_kernels and other.role is Role.KERNELS:
             return True
-        if other.role is Role.PARAMETERS and not set(other.tensors).isdisjoint(tensors_of(one)):
+        if other.role is Role.PARAMETERS and (
+            not set(other.tensors).isdisjoint(tensors_of(one))
+            or _are_numbered(other.tensors, len(one.needs))
+        ):
             return True
     return False
 

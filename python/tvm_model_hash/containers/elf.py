@@ -31,6 +31,8 @@ _NOWHERE = -1
 _PN_EXTENDED = 0xFFFF
 _DT_NEEDED, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 1, 4, 5, 6, 10
 _DT_RPATH, _DT_RUNPATH, _DT_GNU_HASH = 15, 29, 0x6FFFFEF5
+# Libraries that the loader asks before this one; it loads them as it does the needed ones.
+_DT_AUXILIARY, _DT_FILTER = 0x7FFFFFFD, 0x7FFFFFFF
 
 _S390 = 22
 _MACHINES = {
@@ -205,8 +207,9 @@ class ElfBinary(Binary):
             return [self._strings().string(place, "name of a library") for place in places]
 
         paths = strings(_DT_RPATH) + strings(_DT_RUNPATH)
+        libraries = strings(_DT_NEEDED) + strings(_DT_AUXILIARY) + strings(_DT_FILTER)
         return Dependencies(
-            tuple(strings(_DT_NEEDED)), tuple(path for line in paths for path in line.split(":"))
+            tuple(libraries), tuple(path for line in paths for path in line.split(":"))
         )
 
     def _strings(self) -> Window:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..errors import UnknownArtifactError
+from ..errors import ArtifactError, UnknownArtifactError
 from . import ar, elf, mach_o, pe, tar, wasm
 from .ar import Member
 from .binary import Binary, Dependencies
@@ -106,6 +106,7 @@ class _Opener:
         if not depth and head.startswith(tar.GZIP_MAGIC):
             return self._open_gzip(window)
         if not depth and tar.is_tar(window):
+            _refuse_binary(head, window)
             return self._open_archive("tar", window, tar.members(window), depth)
         binary = _open_binary(head, window)
         if binary is None:
@@ -151,7 +152,13 @@ class _Opener:
     ) -> Library:
         binaries: list[Binary] = []
         others: list[Member] = []
+        names: set[str] = set()
         for member in members:
+            if container == "tar" and member.name in names:
+                raise window.damaged(
+                    f"it has two files {member.name!r}, of which one is left when it is unpacked"
+                )
+            names.add(member.name)
             library = self.open(member.data, depth + 1)
             if library is None:
                 others.append(member)
@@ -164,6 +171,16 @@ class _Opener:
             binaries.extend(library.binaries)
             others.extend(library.others)
         return Library(container, window.source, (tuple(binaries),), tuple(others))
+
+
+def _refuse_binary(head: bytes, window: Window) -> None:
+    """Refuse a tar that is machine code too: TVM takes it for the one or the other by its name."""
+    try:
+        binary = _open_binary(head, window)
+    except ArtifactError:
+        return
+    if binary is not None:
+        raise window.damaged(f"it is a tar archive and a {binary.kind}, expected one of both")
 
 
 def _open_binary(head: bytes, window: Window) -> Binary | None:

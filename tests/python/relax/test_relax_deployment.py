@@ -8,9 +8,11 @@ import subprocess
 import numpy as np
 import onnx.numpy_helper
 import pytest
+import safetensors.numpy
 import tvm
 from conftest import layer, sha256
 from tvm import relax
+from tvm.contrib import tvmjs
 from tvm.relax.frontend import detach_params
 from tvm.relax.frontend.onnx import from_onnx
 from tvm.runtime import vm_hash
@@ -25,6 +27,7 @@ from tvm_model_hash import (
     check,
     model_record,
     read_record,
+    seal,
     write_record,
 )
 from tvm_model_hash.artifact.record_io import read_artifact
@@ -187,6 +190,22 @@ def test_parameters_with_other_names_are_refused(names, saved, fine_tunes):
     write_record(path, model_record(layer()))
     with pytest.raises((ArtifactError, HashConflictError), match="'[wv]'"):
         vm_hash.load(saved / "1", tvm.cpu(), layer())
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "tensor cache"])
+def test_parameters_in_a_format_that_is_not_loaded_are_refused(kind, saved, fine_tunes):
+    directory = saved / "1"
+    (directory / "params.bin").unlink()
+    (weights,) = fine_tunes[1][1]["main"]
+    tensors = {"w": weights.numpy()}
+    if kind == "safetensors":
+        safetensors.numpy.save_file(tensors, directory / "w.safetensors")
+    else:
+        tvmjs.dump_tensor_cache(tensors, str(directory), show_progress=False)
+    seal(directory)
+    assert check(layer(1), directory).status is Status.MATCH
+    with pytest.raises(ArtifactError, match=f"{kind}, (expected|which is not loaded)"):
+        vm_hash.load(directory, tvm.cpu(), layer(1))
 
 
 def test_a_library_without_its_parameters_is_refused(saved):

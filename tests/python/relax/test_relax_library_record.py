@@ -15,7 +15,15 @@ from tvm.relax.frontend.onnx import from_onnx
 from tvm.runtime import library_hash, vm_hash
 from tvm.support import cc
 
-from tvm_model_hash import DuplicateRecordError, Record, Status, check, model_record, read_record
+from tvm_model_hash import (
+    DuplicateRecordError,
+    Record,
+    RecordError,
+    Status,
+    check,
+    model_record,
+    read_record,
+)
 from tvm_model_hash.artifact.record_io import read_artifact
 
 NET = '<ir_version: 8, opset_import: ["" : 13]> g (float[2,3] x) => (float[2,3] y) {{ y = {} }}'
@@ -127,6 +135,22 @@ PLATFORMS = {
     "x86_64-w64-windows-gnu": {},
     "wasm32-unknown-unknown-wasm": {},
 }
+
+
+@pytest.mark.parametrize("get_hash", [True, False])
+def test_a_record_of_one_model_says_nothing_of_another_in_the_same_library(get_hash, tmp_path):
+    archives = []
+    for prefix, hashed in (("first_", True), ("second_", get_hash)):
+        mod = from_onnx(net(), get_hash=hashed).with_attr("system_lib_prefix", prefix)
+        archives.append(str(tmp_path / f"{prefix}.a"))
+        tvm.compile(mod, "llvm").export_library(archives[-1], fcompile=cc.create_staticlib)
+    library = tmp_path / "both.so"
+    link(library, *archives)
+    if get_hash:
+        assert check(net(), library).status is Status.MATCH
+    else:
+        with pytest.raises(RecordError, match="modules of 2 compilations, and 1 of them with a"):
+            check(net(), library)
 
 
 @pytest.mark.parametrize("triple", PLATFORMS)

@@ -304,6 +304,35 @@ def test_a_library_that_has_others_loaded_with_it_is_refused(how, other_library,
         vm_hash.load(other_library / "d", tvm.cpu(), layer(1))
 
 
+@pytest.mark.parametrize("how", ["path", "version", "filter"])
+def test_a_library_that_is_called_like_one_of_the_system_is_refused(
+    how, other_library, executables
+):
+    """The loader takes what a process has for the very name only, and never for a path."""
+    name = {"path": "libm.so.6", "version": "libm.so.7", "filter": "libextra.so"}[how]
+    needed = other_library / name
+    if how != "filter":
+        shutil.copy(other_library / "libextra.so", needed)
+    options = {
+        "path": ["-Wl,--no-as-needed", str(needed)],
+        "version": [f"-L{other_library}", "-Wl,--no-as-needed", f"-l:{name}"],
+        "filter": [f"-Wl,-f,{name}"],
+    }[how]
+    if how != "path":
+        options.append("-Wl,-rpath,$ORIGIN")
+    vm_hash.save(executables[1], other_library / "d", options=options)
+    shutil.copy(needed, other_library / "d")
+    with pytest.raises(ArtifactError, match=rf"'lib.so' has the library '.*{name}' loaded"):
+        vm_hash.load(other_library / "d", tvm.cpu(), layer(1))
+
+
+def test_a_path_that_leads_out_of_the_systems_directories_is_refused(other_library, executables):
+    way_out = "/usr/lib" + "/.." * 2 + str(other_library / "libextra.so")
+    vm_hash.save(executables[1], other_library / "d", options=["-Wl,--no-as-needed", way_out])
+    with pytest.raises(ArtifactError, match=r"'lib.so' has the library '/usr/lib/../../.*libextra"):
+        vm_hash.load(other_library / "d", tvm.cpu(), layer(1))
+
+
 def test_a_library_of_the_system_is_not_refused(executables, tmp_path):
     options = ["-Wl,--no-as-needed", "-lm", "-ldl", "-Wl,-rpath,$ORIGIN"]
     vm_hash.save(executables[1], tmp_path / "d", options=options)
