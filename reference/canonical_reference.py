@@ -57,6 +57,9 @@ MAY_BE_UNKNOWN = {"ModelProto": {26}, "NodeProto": {10}}
 MOST_DIMENSIONS = 64
 DEEPEST = 64  # of graphs, and of types
 
+# The names that TVM's importer gives to values of its own.
+IMPORTERS_NAMES = {"Loop": "max_count", "Scan": "iter"}
+
 
 class InvalidModelError(Exception):
     """The model has no canonical form; its first argument is one of the vectors' reasons."""
@@ -248,19 +251,45 @@ class Scope:
             require(i not in entered, "a cycle", i)
             entered.add(i)
             node = self.proto.node[i]
-            for name in node.input:
-                if text(name):
-                    visit(name)
+            used = [name for name in node.input if text(name)]
             for attribute in in_order(node.attribute):
                 for graph in subgraphs(attribute):
-                    for name in Scope(graph, self.imports, self).walk():
-                        visit(name)
+                    used += Scope(graph, self.imports, self).walk()
+            for name in used:
+                behind = self.depth > 1 and self.computed.get(name, (0,))[0] > i
+                require(not behind, "a subgraph's nodes are not in order", name)
+                visit(name)
             self.numbers[i] = len(self.numbers)
 
         self.numbers = {}
         for name in self.outputs:
             visit(name)
         return captures
+
+
+def all_names(graph, depth):
+    """What a graph and those in it define, of nodes that count and others: (name, by what), ...
+
+    And (operator, None) for each node with a subgraph.
+    """
+    require(depth <= DEEPEST, "graphs are nested too deep")
+    own = {name: "node" for node in graph.node for name in node.output}
+    if isinstance(graph, FunctionProto):
+        own |= dict.fromkeys(graph.input, "input")
+    else:
+        own |= {info.name: "input" for info in graph.input}
+        own |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+        own |= {tensor.name: tensor for tensor in graph.initializer}
+    own.pop("", None)
+    found = [(text(name), by) for name, by in own.items()]
+    for node in graph.node:
+        for a in node.attribute:
+            for inner in [*([a.g] if a.HasField("g") else []), *a.graphs]:
+                deeper = all_names(inner, depth + 1)
+                shadowed = {name for name, by in deeper if by is not None} & set(own)
+                require(not shadowed, "a subgraph defines a name of a graph around it", shadowed)
+                found += [*deeper, (node.op_type, None)]
+    return found
 
 
 def in_order(attributes):
@@ -302,8 +331,26 @@ class Writer:
         require(len(versions) <= 1, "a domain is imported in two versions")
         return b"".join(u64(1) + i64(version) for version in versions) or u64(0)
 
+    def check_names(self, graph):
+        """Check a graph that has none around it for names that readers take for another's."""
+        names, operators = {}, set()
+        for name, by in all_names(graph, 1):
+            if by is None:
+                operators.add(name)
+            else:
+                names.setdefault(name, []).append(by)
+        for operator, name in IMPORTERS_NAMES.items():
+            both = operator in operators and name in names
+            require(not both, "a name that an importer gives to a value of its own", name)
+        for found in names.values():
+            weights = [by for by in found if by not in ("input", "node")]
+            equal = len(weights) < 2 or len(set(map(self.tensor, weights))) == 1
+            require(equal, "initializers of one name differ")
+
     def graph(self, scope, is_model=False):
         scope.walk()
+        if not scope.outer:
+            self.check_names(scope.proto)
 
         def input_(i):
             if scope.is_function:
@@ -405,6 +452,9 @@ class Writer:
         # A default lies outside of the body, so a subgraph in it has no graph around it.
         outside = Scope(GraphProto(), imports_of(f))
         outside.depth = 0
+        for default in f.attribute_proto:
+            for graph in subgraphs(default):
+                self.check_names(graph)
         defaults = in_order(f.attribute_proto)
         names = [*map(text, f.attribute), *(a.name for a in defaults)]
         require(len(set(names)) == len(names), "two attributes of one name", f.name)

@@ -258,7 +258,42 @@ INVALID = {
             with_function('input: "" output: ""'),
         ),
     ],
+    "initializers of one name differ": [
+        (
+            "in two branches",
+            G + "{ y = If (c) <then_branch = t () => (float[2] p) <float[2] w = {1, 2}> "
+            "{ p = Add(x, w) }, else_branch = e () => (float[2] q) <float[2] w = {1, 3}> "
+            "{ q = Neg(x) }> }",
+        ),
+    ],
+    "a name that an importer gives to a value of its own": [
+        (
+            "a weight that a Loop uses",
+            G + "<float[2] max_count = {1, 2}, int64 n = {3}> { y = Loop (n, c, x) <body = b "
+            "(int64 i, bool d, float[2] s) => (bool e, float[2] t) { e = Identity (d) "
+            "t = Add (s, max_count) }> }",
+        ),
+        (
+            "beside a Scan that does not count",
+            G + "{ iter = Exp (x) y = Neg (iter) u = Scan (x) <num_scan_inputs = 1, body = b "
+            "(float s) => (float t) { t = Neg (s) }> }",
+        ),
+    ],
+    "a subgraph's nodes are not in order": [
+        (
+            "in a branch",
+            G
+            + "{ y = If (c) <then_branch = t () => (float[2] p) { p = Abs (k) k = Exp (x) }, "
+            + DEAD,
+        ),
+    ],
     "a subgraph defines a name of a graph around it": [
+        (
+            "of a node that does not count",
+            G + "<float[2] w = {1, 2}> { u = If (c) <then_branch = t () => (float[2] p) "
+            "{ p = Neg(x) }, else_branch = e () => (float[2] q) <float[2] w = {3, 4}> "
+            "{ q = Neg(w) }> y = Add(x, w) }",
+        ),
         (
             "as a node's output",
             G + "{ a = Exp(x) y = If (c) "

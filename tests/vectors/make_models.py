@@ -189,7 +189,7 @@ TEXT = {
     + "g (bool c, float[2] x) => (float[2] y) <float[2] v = {1, 2}, float[2] w = {3, 4}> "
     "{ a = Add(x, w) y = If (c) "
     "<then_branch = t () => (float[2] p) <float[2] i = {5, 6}> { p = Mul(a, i) }, "
-    "else_branch = e () => (float[2] q) <float[2] i = {7, 8}> { m = Sub(v, i) q = Mul(m, w) }> }",
+    "else_branch = e () => (float[2] q) <float[2] j = {7, 8}> { m = Sub(v, j) q = Mul(m, w) }> }",
     "captures through two levels": HEAD
     + "g (bool c, bool d, float[2] x) => (float[2] y) { a = Exp(x) b = Sin(x) y = If (c) "
     "<then_branch = t () => (float[2] p) { k = Neg(a) p = If (d) "
@@ -225,10 +225,10 @@ TEXT = {
     "else_branch = e () => (float[2] p) { p = Exp(x) }> y = If (c) "
     "<then_branch = t () => (float[2] p) <float[2] p = {1, 2}> { }, "
     "else_branch = e () => (float[2] q) { p = Exp(a) q = Exp(p) }> }",
-    "a subgraph that does not count defines a name again": HEAD
+    "a subgraph that does not count, with a name twice and one that nothing defines": HEAD
     + "g (bool c, float[2] x) => (float[2] y) { y = Relu(x) d = If (c) "
-    "<then_branch = t () => (float[2] y) { y = Neg(x) }, "
-    "else_branch = e () => (float[2] x) { x = Exp(y) }> }",
+    "<then_branch = t () => (float[2] p) { p = Neg(x) p = Abs(x) }, "
+    "else_branch = e () => (float[2] q) { q = Exp(nothing) }> }",
     "a function's names are its own": CUSTOM
     + "g (float[2] x) => (float[2] y) { y = custom.f(x) }\n"
     '<domain: "custom", opset_import: ["": 21]> f (y) => (x) { x = Relu(y) }',

@@ -41,6 +41,7 @@ from .scope import (
     opset_imports,
     placed_graphs,
     sorted_attributes,
+    tensor_name,
 )
 
 # Domain, type and overload.
@@ -229,6 +230,8 @@ class CanonicalModel:
         proto, place = scope.proto, scope.place
         is_model = scope is self._scope
         is_function = isinstance(proto, onnx.FunctionProto)
+        for one, other in scope.repeated:
+            self._check_equal(one, other, place)
         yield [_names("inputs", proto.input) if is_model else _count(proto.input, place, "inputs")]
         if not is_function:
             for index, info in enumerate(proto.input):
@@ -251,6 +254,17 @@ class CanonicalModel:
             elif not is_function:
                 check_fields(outputs[index], where)
             yield [self._reference(scope, value, where, "computed by")]
+
+    def _check_equal(self, one: Tensor, other: Tensor, place: object) -> None:
+        where = Place(place, f"initializer {tensor_name(one)!r}")
+        data, other_data = (
+            [part.data for part in self._tensor(tensor, where)] for tensor in (one, other)
+        )
+        if data != other_data:
+            raise InvalidModelError(
+                f"{where} stands in two subgraphs with another type, shape or content: readers "
+                "differ in which of the two is meant, expected two names"
+            )
 
     def _node(self, scope: Scope, node: Node) -> Iterator[list[Part]]:
         proto = node.proto

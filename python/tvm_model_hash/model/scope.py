@@ -26,6 +26,9 @@ GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 #: Graphs and types are nested so deep at most; the outermost one is 1 deep.
 MAX_DEPTH = 64
 
+# TVM's importer gives the bodies of these a value of its own, under this name.
+_IMPORTERS_NAMES = {"Loop": "max_count", "Scan": "iter"}
+
 
 class Place(NamedTuple):
     """Where something stands, to be shown in messages. Its text is made when it is asked for.
@@ -132,6 +135,43 @@ class Node:
 _NOTHING: Iterator[Value | None] = iter(())
 
 
+class _Names:
+    """The names that a graph and those in it define, whether they count or not.
+
+    TVM's importer keeps what a subgraph defines when it goes on, also of a node without use, and
+    has one table of the names of all weights.
+    """
+
+    def __init__(self) -> None:
+        #: What is defined where the walk is: by this graph or one around it.
+        self.visible: dict[str, Value] = {}
+        #: What the subgraphs define that the walk has left, with the initializers among it.
+        self.left: dict[str, Tensor | None] = {}
+        #: Initializers of different subgraphs that share a name, and so have to be equal.
+        self.repeated: list[tuple[Tensor, Tensor]] = []
+        #: The types of the operators that have subgraphs.
+        self.operators: set[str] = set()
+
+    def leave(self, own: dict[str, Tensor | None]) -> None:
+        """Take away the names that a subgraph defines, and keep its initializers in mind."""
+        for name, tensor in own.items():
+            del self.visible[name]
+            before = self.left.setdefault(name, tensor)
+            if before is None:
+                self.left[name] = tensor
+            elif tensor is not None and tensor is not before:
+                self.repeated.append((before, tensor))
+
+    def check_importers_own(self, place: object) -> None:
+        """Check that nothing has a name that an importer gives to a value of its own."""
+        for operator, name in _IMPORTERS_NAMES.items():
+            if operator in self.operators and (name in self.visible or name in self.left):
+                raise InvalidModelError(
+                    f"{Place(place, repr(name))} is defined in a model with a {operator}, expected "
+                    f"another name: TVM's importer has a value of this name in each {operator}"
+                )
+
+
 class Scope:
     """A graph that counts, and its counted nodes in their order.
 
@@ -164,9 +204,7 @@ class Scope:
         #: How deep it is nested; 1 if there is no graph around it.
         self.depth: int = 1 if outer is None else outer.depth + 1
         if self.depth > MAX_DEPTH:
-            raise InvalidModelError(
-                f"{place}: the graph is nested more than {MAX_DEPTH} deep, expected no more"
-            )
+            raise _too_deep(place)
         check_fields(proto, place)
         self.proto = proto
         self.imports = imports
@@ -183,16 +221,31 @@ class Scope:
         self.captured: dict[Value, None] = {}
         self._nodes: dict[int, Node] = {}  # the same and those being visited, by their index
         # One table for this graph and those around it, because no two of them may define a name.
-        self._visible: dict[str, Value] = {} if outer is None else outer._visible
+        self._names: _Names = _Names() if outer is None else outer._names
+        self._visible = self._names.visible
         own = self._define()
         #: What is put out, of this graph or of one around it.
         self.outputs = self._find_outputs()
         self._number_nodes()
+        if len(self._nodes) < len(proto.node):
+            for number, node in enumerate(proto.node):
+                if number not in self._nodes:
+                    self._look_at_unused(node, place, self.depth)
+        #: In the outermost graph, pairs of initializers in different subgraphs that share a name.
+        self.repeated: list[tuple[Tensor, Tensor]] = []
         if outer is None:
+            self._names.check_importers_own(place)
+            self.repeated = self._names.repeated
             self._visible.clear()  # the names are not needed any longer
+            self._names.left.clear()
         else:
-            for name in own:
-                del self._visible[name]
+            values = {name: self._visible[name] for name in own}
+            self._names.leave(
+                {
+                    name: None if value.initializer is None else value.tensor
+                    for name, value in values.items()
+                }
+            )
 
     def node(self, value: Value) -> Node:
         """Give the counted node that computes a value of this graph."""
@@ -240,10 +293,36 @@ class Scope:
                 f"{graph}{by} of graph or function {self.proto.name!r} defines {name!r}, which is "
                 "defined already: expected each name once"
             )
-        return InvalidModelError(
-            f"{graph}{by} of graph {self.proto.name!r} defines {name!r}, which a graph around it "
-            "defines too: readers differ in which of the two is meant, expected another name"
-        )
+        return _shadowing(f"{graph}{by} of graph {self.proto.name!r}", name)
+
+    def _look_at_unused(self, node: onnx.NodeProto, place: object, depth: int) -> None:
+        """Look at the names that the subgraphs of a node define that does not count."""
+        graphs = []
+        for attribute in node.attribute:
+            # Importers take what is set, whatever the type says.
+            graphs += [attribute.g] if attribute.HasField("g") else []
+            graphs += attribute.graphs
+        if not graphs:
+            return
+        names = self._names
+        names.operators.add(node.op_type)
+        where = Place(place, node_text(node))
+        if depth >= MAX_DEPTH:
+            raise _too_deep(where)
+        for graph in graphs:
+            own: dict[str, Tensor | None] = dict.fromkeys(_names(graph.input))
+            own.update((name, None) for inner in graph.node for name in inner.output)
+            for tensor in (*graph.initializer, *graph.sparse_initializer):
+                own[tensor_name(tensor)] = tensor
+            own.pop("", None)
+            for name in own:
+                check_utf8(name)
+                if name in names.visible:
+                    raise _shadowing(f"{where}: graph {graph.name!r}", name)
+            names.visible.update(dict.fromkeys(own, Value(self)))
+            for inner in graph.node:
+                self._look_at_unused(inner, where, depth + 1)
+            names.leave(own)
 
     def _find_outputs(self) -> list[Value]:
         outputs = []
@@ -270,7 +349,7 @@ class Scope:
     def _number_nodes(self) -> None:
         # Depth-first and post-order, with a stack of its own: recursion would end at a depth of
         # some hundred nodes.
-        nodes, captured = self._nodes, self.captured
+        proto, nodes, captured = self.proto, self._nodes, self.captured
         root = Node(self, -1)
         root.pending = iter(self.outputs)
         stack = [root]
@@ -282,6 +361,8 @@ class Scope:
                 if value.scope is not self:
                     captured[value] = None
                 elif value.node is not None:
+                    if value.node > node.index >= 0 and self.depth > 1:
+                        raise self._out_of_order(node, proto.node[value.node])
                     found = nodes.get(value.node)
                     if found is None:
                         stack.append(self._visit(value.node))
@@ -297,6 +378,13 @@ class Scope:
                 if stack:
                     node.number = len(self.order)
                     self.order.append(node)
+
+    def _out_of_order(self, node: Node, behind: onnx.NodeProto) -> InvalidModelError:
+        # TVM's importer would take a value of this name that another subgraph has left.
+        return InvalidModelError(
+            f"{Place(self.place, node)} uses a value of {node_text(behind)}, which stands behind "
+            "it: expected the nodes of a subgraph in the order in which they compute"
+        )
 
     def _visit(self, index: int) -> Node:
         """Begin to visit a node: resolve its names, and those of the graphs in it."""
@@ -317,6 +405,7 @@ class Scope:
             if attribute.type in GRAPH_TYPES and not attribute.ref_attr_name
         ]
         if with_graphs:
+            self._names.operators.add(proto.op_type)
             node.subgraphs = {}
             for attribute in sorted_attributes(with_graphs, place):
                 scopes = [
@@ -328,6 +417,19 @@ class Scope:
                     dependencies = [*dependencies, *scope.captured]
         node.pending = iter(dependencies)
         return node
+
+
+def _shadowing(by: str, name: str) -> InvalidModelError:
+    return InvalidModelError(
+        f"{by} defines {name!r}, which a graph around it defines too: readers differ in which of "
+        "the two is meant, expected another name"
+    )
+
+
+def _too_deep(place: object) -> InvalidModelError:
+    return InvalidModelError(
+        f"{place}: the graph is nested more than {MAX_DEPTH} deep, expected no more"
+    )
 
 
 def placed_graphs(

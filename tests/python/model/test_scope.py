@@ -191,17 +191,103 @@ def test_a_name_of_a_subgraph_is_gone_behind_it():
     check_invalid(model, "attribute 'b', the Abs that computes 'q': 'p' is used")
 
 
-def test_a_subgraph_of_a_node_that_does_not_count_is_not_looked_at():
+def test_of_a_subgraph_of_a_node_that_does_not_count_only_the_names_are_looked_at():
     model = parse("(float x) => (float y) { y = Neg (x) }")
     expected = model_record(model)
     dead = model.graph.node.add(op_type="If", input=["x"], output=["z"])
     branch = dead.attribute.add(name="then_branch", type=AttributeProto.GRAPH).g
-    branch.node.add(op_type="Neg", input=["nothing"], output=["y"])  # y is the model's, too
+    branch.node.add(op_type="Neg", input=["nothing"], output=["q"])
     branch.output.add()
     found = model_record(model)
     assert (found.graph, found.weights) == (expected.graph, expected.weights)
     model.graph.output[0].name = "z"
-    check_invalid(model, "defines 'y', which a graph around it defines too")
+    check_invalid(model, "attribute 'then_branch', output 0 has no name")
+
+
+DEAD = """(bool c, float x) => (float y) <float w = {{1}}> {{
+    h = Neg (x)
+    u = If (c) <then_branch = t () => (float p) {{ p = Abs (h) }},
+                else_branch = e () => (float q) {}>
+    y = Add (h, w)
+}}"""
+# TVM's importer takes each of them for that of the model's graph, in the Add behind.
+LEAKING = {
+    "an initializer": "<float NAME = {7}> { q = Neg (NAME) }",
+    "a node's output": "{ NAME = Abs (h) q = Neg (NAME) }",
+    "in a subgraph of a subgraph": "{ q = If (c) <then_branch = n () => (float r) "
+    "<float NAME = {7}> { r = Neg (NAME) }> }",
+}
+
+
+@pytest.mark.parametrize("name", LEAKING)
+def test_a_node_that_does_not_count_shadows_nothing(name):
+    def model(value):
+        return parse(DEAD.format(LEAKING[name].replace("NAME", value)))
+
+    check_equal(
+        model("v"),
+        parse("(bool c, float x) => (float y) <float w = {1}> { h = Neg (x) y = Add (h, w) }"),
+    )
+    check_invalid(model("w"), "defines 'w', which a graph around it defines too")
+    deep = model("w")
+    deep.graph.node[1].attribute[1].type = AttributeProto.FLOAT  # importers take the graph
+    check_invalid(deep, "defines 'w', which a graph around it defines too")
+
+
+def weights_of_branches(one, other, dtype="float"):
+    # Imported with freeze_params=False, both weights have the value of the last one.
+    return branches(
+        "t () => (float p) <float w = {1}> { p = Add (x, w) }",
+        f"e () => (float q) <{dtype} {one} = {other}> {{ q = Neg (x) }}",
+    )
+
+
+def test_initializers_of_one_name_in_two_subgraphs_have_to_be_equal():
+    check_equal(weights_of_branches("w", "{1}"), weights_of_branches("v", "{2}"))
+    check_invalid(weights_of_branches("w", "{2}"), "initializer 'w' stands in two subgraphs")
+    check_invalid(weights_of_branches("w", "{1}", "float[1]"), "stands in two subgraphs")
+    check_invalid(weights_of_branches("w", "{1}", "int32"), "stands in two subgraphs")
+
+
+def test_nodes_of_a_subgraph_are_in_order():
+    # TVM's importer takes the k that another subgraph has left, if there is one.
+    for nodes in (
+        "p = Abs (k) k = Exp (x)",
+        "p = If (c) <b = n () => (float r) { r = Neg (k) }> k = Exp (x)",
+    ):
+        model = branches(f"t () => (float p) {{ {nodes} }}", "e () => (float q) { q = Neg (x) }")
+        check_invalid(model, "uses a value of the Exp that computes 'k', which stands behind it")
+    check_equal(
+        parse("(float x) => (float y) { y = Abs (k) k = Exp (x) }"),
+        parse("(float x) => (float y) { k = Exp (x) y = Abs (k) }"),
+    )
+
+
+LOOP = """(int64 n, bool c, float x) => (float y) <float NAME = {7}> {
+    y = OPERATOR (n, c, x) <body = b (int64 i, bool d, float s) => (bool e, float t) {
+        e = Identity (d) t = Add (s, NAME)
+    }>
+}"""
+USED = "y = OPERATOR (n, c, x)"
+
+
+@pytest.mark.parametrize(("operator", "name"), [("Loop", "max_count"), ("Scan", "iter")])
+def test_a_name_of_tvms_importers_own_is_refused(operator, name):
+    def model(value, text=LOOP, old="NAME"):
+        return parse(text.replace(old, value).replace("OPERATOR", operator).replace("NAME", "w"))
+
+    check_equal(model("v"), model("w"))
+    for text, old in [
+        (LOOP, "NAME"),
+        (LOOP, "int64 i"),
+        (LOOP.replace(USED, "y = Neg (x) u = OPERATOR (n, c, x)"), "NAME"),
+    ]:
+        value = f"int64 {name}" if old == "int64 i" else name
+        check_invalid(model(value, text, old), f"'{name}' is defined in a model with a {operator}")
+    check_equal(
+        parse(f"(float x) => (float y) {{ {name} = Abs (x) y = Abs ({name}) }}"),
+        parse("(float x) => (float y) { h = Abs (x) y = Abs (h) }"),
+    )
 
 
 def with_two(field, value):
