@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build the sdist and the wheels that are for everybody, and check them.
 
-The libraries for both architectures are compiled against TVM's own wheels for these, linked to their
-libtvm once, and loaded beside their libtvm_runtime: aarch64's with the cross compiler and the qemu
-of Debian, which are not installed. Without apt-get there is no wheel for aarch64.
+The library is compiled for each architecture against TVM's own wheel for that, linked to its libtvm
+once, and loaded beside its libtvm_runtime: aarch64's with the cross compiler and the qemu of Debian,
+which are not installed. Without apt-get there is no wheel for aarch64.
 
     python wheels.py DIRECTORY
 
@@ -283,7 +283,7 @@ def runs_here(wheel):
 
 
 def check_install(file, place):
-    """Install a file where there is no compiler, no TVM and nothing else on the path, and use it."""
+    """Install a file where there is no TVM and nothing else on the path, and use it."""
     run(sys.executable, "-m", "venv", place)
     tools = place / "bin"
     alone = {"PATH": str(tools), "CXX": None, "TVM_ROOT": None, "PYTHONPATH": None}

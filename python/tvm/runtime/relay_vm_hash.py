@@ -428,7 +428,8 @@ def _writer():
         except OSError as error:
             warnings.warn(
                 f"{path} does not fit the running TVM ({error}), and executables are rewritten in "
-                f"Python instead, which takes a copy in memory. Build it again for this TVM: {_BUILD}",
+                "Python instead, which takes a copy in memory. Build it again for this TVM: "
+                f"{_BUILD}",
                 RuntimeWarning,
                 stacklevel=2,
             )
