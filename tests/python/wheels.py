@@ -2,8 +2,8 @@
 """Build the sdist and the wheels that are for everybody, and check them.
 
 The library is compiled for each architecture against TVM's own wheel for that, linked to its libtvm
-once, and loaded beside its libtvm_runtime: aarch64's with the cross compiler and the qemu of Debian,
-which are not installed. Without apt-get there is no wheel for aarch64.
+once, and loaded beside its libtvm_runtime: aarch64's with Debian's cross compiler and qemu, which are
+not installed. Without apt-get there is no wheel for aarch64.
 
     python wheels.py DIRECTORY
 
@@ -74,6 +74,9 @@ def main(directory):
         shutil.rmtree(directory / name, ignore_errors=True)
     dist, work = directory / "dist", directory / "work"
     sdist = build(ROOT, dist, "--sdist")
+    with tarfile.open(sdist) as archive:
+        # For auditwheel too, which would take the time of day.
+        os.environ["SOURCE_DATE_EPOCH"] = str(int(archive.getmembers()[0].mtime))
     # A second time elsewhere, because the names of places get into files.
     trees = [unpack(sdist, work / place) for place in ("one", "another/place")]
     for tree in trees:
