@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build the sdist and the wheels that are for everybody, and check them.
 
-The library is compiled for each architecture against TVM's own wheel for that, linked to its libtvm
-once, and loaded beside its libtvm_runtime: aarch64's with Debian's cross compiler and qemu, which are
-not installed. Without apt-get there is no wheel for aarch64.
+The library is compiled for each architecture against TVM's own wheel for that, linked to its
+libtvm once, and loaded beside its libtvm_runtime: aarch64's with Debian's cross compiler and qemu,
+which are not installed. Without apt-get there is no wheel for aarch64.
 
     python wheels.py DIRECTORY
 
