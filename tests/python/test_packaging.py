@@ -96,6 +96,15 @@ def assert_pure(result, wheel, reason):
     assert not [name for name in names if name.endswith(".so")]
 
 
+def test_wheels_of_two_places_and_times_have_the_same_bytes(sources, tmp_path):
+    other = shutil.copytree(sources, tmp_path / "other")
+    for path in other.rglob("*"):
+        os.utime(path, (1, 1e9))
+    one, two = (build_wheel(tree, TVM_ROOT=str(TVM))[1] for tree in (other, sources))
+    assert one.name == two.name
+    assert one.read_bytes() == two.read_bytes()
+
+
 def test_without_compiler_a_wheel_in_python_is_made(sources, tmp_path):
     (tmp_path / "bin").mkdir()
     for tool in ("cmake", "make"):
@@ -121,7 +130,10 @@ def test_the_library_builds_alone(tmp_path):
     result = configure(tmp_path, TVM_ROOT=None)
     assert f"TVM: {TVM}" in said(result), result.stdout
     result = run(which("cmake"), "--build", tmp_path)
-    assert (tmp_path / "libtvm_model_hash.so").is_file(), result.stdout
+    library = tmp_path / "libtvm_model_hash.so"
+    assert library.is_file(), result.stdout
+    for place in (ROOT, TVM.resolve()):
+        assert os.fsencode(place) not in library.read_bytes()
     assert "warning" not in result.stdout
 
 

@@ -52,6 +52,9 @@ RELAY_VM_KIND = "Relay VM executable"
 
 _SET_RECORD = "runtime.SetExecutableRecord"
 
+# Not again the wheel that was built elsewhere for another TVM.
+_BUILD = "pip install --force-reinstall --no-cache-dir --no-binary tvm-model-hash tvm-model-hash"
+
 check_hash = integration.check_hash  # a parameter below has this name too
 
 _load_exec = Executable.load_exec
@@ -134,8 +137,7 @@ def _write_record(exe, record):
     if get_record(exe) != record:
         raise BuildMismatchError(
             f"TVM does not see the record that {_library_path()} has written, because the "
-            "library was built for another TVM than the running one: build it again with "
-            "pip install --force-reinstall --no-cache-dir tvm-model-hash"
+            f"library was built for another TVM than the running one: build it again with {_BUILD}"
         )
 
 
@@ -443,7 +445,7 @@ def _writer():
             warnings.warn(
                 f"{path} does not fit the running TVM ({error}), and executables are rewritten in "
                 "Python instead, which takes a copy in memory. Build it again for this TVM: "
-                "pip install --force-reinstall --no-cache-dir tvm-model-hash",
+                f"{_BUILD}",
                 RuntimeWarning,
                 stacklevel=2,
             )
