@@ -12,7 +12,7 @@ import onnx.helper
 import onnx.numpy_helper
 import pytest
 import tvm
-from conftest import ROOT, layer, sha256
+from conftest import ROOT, layer, run_command, servers, sha256
 from tvm import relax, rpc
 from tvm.relax.frontend.onnx import from_onnx
 
@@ -79,6 +79,20 @@ def test_a_stock_rpc_server_runs_it_and_answers(name, exported, stock, stock_pyt
     np.testing.assert_allclose(vm.get_outputs("main").numpy(), reference(x), rtol=1e-5)
     without = session.load_module(f"stock{name}")
     assert relax.VirtualMachine(without, session.cpu()).get_hash() is None
+
+
+def test_the_command_asks_a_stock_rpc_server(exported, stock, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(layer().SerializeToString())
+    with servers() as start:
+        address = f"127.0.0.1:{start('server')}"
+        for model, path, status, line in (
+            ("model.onnx", exported / "lib.so", 0, "match: same model"),
+            (sha256(layer(2)), exported / "lib.tar", 1, "mismatch: other model"),
+            ("model.onnx", stock / "lib.so", 2, "no record: the artifact carries no record"),
+        ):
+            result = run_command("check", model, "--rpc", address, "--remote", path, cwd=tmp_path)
+            assert result.stdout.startswith(line), result.stderr
+            assert result.returncode == status
 
 
 @pytest.fixture(scope="module")
