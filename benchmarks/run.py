@@ -62,8 +62,16 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         directory = pathlib.Path(temporary)
         in_memory(directory)
-        for measure in (first_digest, inline, external, large_structures, imports, executables,
-                        inference, start_up):  # fmt: skip
+        for measure in (
+            first_digest,
+            inline,
+            external,
+            large_structures,
+            imports,
+            executables,
+            inference,
+            start_up,
+        ):
             measure(directory / measure.__name__)
     results = {"environment": environment(), "seconds": time.time() - started, "rows": rows}
     path = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build/benchmarks.json")
@@ -96,20 +104,39 @@ def difference(name, goal, unit, ours, other, rounds):  # noqa: PLR0917
     scale = 1000 if unit == "ms" else 1
     a, b = (min(found) * scale for found in times)
     medians = [statistics.median(found) * scale for found in times]
-    add(name, f"{a:.3g} {unit}", f"{b:.3g} {unit}", a - b, goal, f" {unit}",
-        medians[0] - medians[1], times)  # fmt: skip
+    add(
+        name,
+        f"{a:.3g} {unit}",
+        f"{b:.3g} {unit}",
+        a - b,
+        goal,
+        f" {unit}",
+        medians[0] - medians[1],
+        times,
+    )
 
 
 def add(name, ours, other, result, goal, unit, median=None, samples=()):  # noqa: PLR0917
     rows.append(
-        {"row": name, "ours": ours, "other": other, "result": result, "unit": unit.strip(),
-         "median": median, "goal": goal, "met": result <= goal, "samples": samples}
-    )  # fmt: skip
+        {
+            "row": name,
+            "ours": ours,
+            "other": other,
+            "result": result,
+            "unit": unit.strip(),
+            "median": median,
+            "goal": goal,
+            "met": result <= goal,
+            "samples": samples,
+        }
+    )
     missed = "" if result <= goal else "  missed"
     shown = "" if median is None else f"{median:.3f}"
     result = f"{result:.3f}" if isinstance(result, float) else result
-    print(f"{name:58} {ours:>9} {other:>9} {result:>8}{unit} {shown:>8}  <= {goal}{missed}",
-          flush=True)  # fmt: skip
+    print(
+        f"{name:58} {ours:>9} {other:>9} {result:>8}{unit} {shown:>8}  <= {goal}{missed}",
+        flush=True,
+    )
 
 
 def memory(name, goal, function, *arguments, before):
@@ -158,22 +185,36 @@ def in_memory(directory):
     folder.mkdir()
     path = folder / "model.onnx"
     onnx.save(model, path)
-    ratio("model hash, 1 GB in memory / openssl", 1.10,
-          lambda: model_hash(model), lambda: openssl(path))  # fmt: skip
-    ratio("all three digests, 1 GB / openssl", 1.25,
-          lambda: model_record(model), lambda: openssl(path))  # fmt: skip
-    ratio("model hash, 1 GB in memory / sha256(SerializeToString())", 1.0,
-          lambda: model_hash(model),
-          lambda: hashlib.sha256(model.SerializeToString()).hexdigest())  # fmt: skip
+    ratio(
+        "model hash, 1 GB in memory / openssl",
+        1.10,
+        lambda: model_hash(model),
+        lambda: openssl(path),
+    )
+    ratio(
+        "all three digests, 1 GB / openssl",
+        1.25,
+        lambda: model_record(model),
+        lambda: openssl(path),
+    )
+    ratio(
+        "model hash, 1 GB in memory / sha256(SerializeToString())",
+        1.0,
+        lambda: model_hash(model),
+        lambda: hashlib.sha256(model.SerializeToString()).hexdigest(),
+    )
     model = None  # free its memory
 
     from model_signing import hashing
 
     from tvm_model_hash.files import file_sha256
 
-    ratio("digest of a model's directory, 1 GB / model-signing", 1.0,
-          lambda: [file_sha256(str(file)) for file in folder.iterdir()],
-          lambda: hashing.hash(folder))  # fmt: skip
+    ratio(
+        "digest of a model's directory, 1 GB / model-signing",
+        1.0,
+        lambda: [file_sha256(str(file)) for file in folder.iterdir()],
+        lambda: hashing.hash(folder),
+    )
     shutil.rmtree(folder)
 
 
@@ -197,10 +238,18 @@ time.sleep(0.1)
 def first_digest(directory):
     path = NETWORKS["magika"][0]
     load = f"import onnx; model = onnx.load({str(path)!r})"
-    difference("first digest of a process, magika - import onnx and load", 0.15, "s",
-               lambda: run(sys.executable, "-c",
-                           f"{load}; import tvm_model_hash; tvm_model_hash.model_record(model)"),
-               lambda: run(sys.executable, "-c", load), 11)  # fmt: skip
+    difference(
+        "first digest of a process, magika - import onnx and load",
+        0.15,
+        "s",
+        lambda: run(
+            sys.executable,
+            "-c",
+            f"{load}; import tvm_model_hash; tvm_model_hash.model_record(model)",
+        ),
+        lambda: run(sys.executable, "-c", load),
+        11,
+    )
 
 
 def inline(directory):
@@ -211,14 +260,30 @@ def inline(directory):
         write_inline(path, 40 * gigabytes, data)
         what = f"{gigabytes} GB inline, by path"
         assert model_record(path).model == model_alone(path)
-        ratio(f"model alone, {what} / openssl", 1.15,
-              lambda: model_alone(path), lambda: openssl(path), ROUNDS + 2)  # fmt: skip
-        ratio(f"all three digests, {what} / openssl", 1.25,
-              lambda: model_record(path), lambda: openssl(path), ROUNDS + 2)  # fmt: skip
+        ratio(
+            f"model alone, {what} / openssl",
+            1.15,
+            lambda: model_alone(path),
+            lambda: openssl(path),
+            ROUNDS + 2,
+        )
+        ratio(
+            f"all three digests, {what} / openssl",
+            1.25,
+            lambda: model_record(path),
+            lambda: openssl(path),
+            ROUNDS + 2,
+        )
         imported = peak_of_process(sys.executable, "-c", IMPORTS)
         peak = peak_of_process(SCRIPT, "digest", path)
-        add(f"digest, {what}: peak above the imports", f"{peak} MiB", f"{imported} MiB",
-            peak - imported, 64, " MiB")  # fmt: skip
+        add(
+            f"digest, {what}: peak above the imports",
+            f"{peak} MiB",
+            f"{imported} MiB",
+            peak - imported,
+            64,
+            " MiB",
+        )
     shutil.rmtree(directory)
 
 
@@ -266,13 +331,20 @@ def external(directory):
     def digest():
         peaks.append(peak_of_process(SCRIPT, "digest", directory / "m.onnx"))
 
-    ratio("digest, 8 GB of external data / openssl", 1.15,
-          digest, lambda: openssl(directory / "data"))  # fmt: skip
+    ratio(
+        "digest, 8 GB of external data / openssl", 1.15, digest, lambda: openssl(directory / "data")
+    )
     imported = peak_of_process(sys.executable, "-c", IMPORTS)
     peak = max(peaks)
     add("digest, 8 GB: peak", f"{peak} MiB", "", peak, 128, " MiB")
-    add("digest, 8 GB: peak above the imports", f"{peak} MiB", f"{imported} MiB",
-        peak - imported, 128, " MiB")  # fmt: skip
+    add(
+        "digest, 8 GB: peak above the imports",
+        f"{peak} MiB",
+        f"{imported} MiB",
+        peak - imported,
+        128,
+        " MiB",
+    )
     shutil.rmtree(directory)
 
 
@@ -349,8 +421,16 @@ def large_structures(directory):
 
         times = in_turn(digest, lambda: run(*load), 3)
         a, b = map(min, times)
-        add(f"digest, {name} (other: onnx.load)", f"{a:.3g} s", f"{b:.3g} s", a, seconds, " s",
-            statistics.median(times[0]), times)  # fmt: skip
+        add(
+            f"digest, {name} (other: onnx.load)",
+            f"{a:.3g} s",
+            f"{b:.3g} s",
+            a,
+            seconds,
+            " s",
+            statistics.median(times[0]),
+            times,
+        )
         if mib is not None:
             peak = min(peaks)
             add(f"digest, {name}: peak", f"{peak} MiB", "", peak, mib * MEGA // MIB, " MiB")
@@ -364,8 +444,12 @@ def imports(directory):
             relay.frontend.from_onnx(onnx.load(path), dict(shape), get_hash=get_hash)
 
         convert(True)
-        ratio(f"from_onnx, {name}: with / without hash", 1.02,
-              lambda: convert(True), lambda: convert(False))  # fmt: skip
+        ratio(
+            f"from_onnx, {name}: with / without hash",
+            1.02,
+            lambda: convert(True),
+            lambda: convert(False),
+        )
 
 
 def executable(size, with_hash, count=8):
@@ -391,38 +475,61 @@ def executables(directory):
     def save(exe):
         saved[:] = exe.save()
 
-    ratio("save, 512 MB of constants: with / without hash", 1.01,
-          lambda: save(ours), lambda: save(stock), 11)  # fmt: skip
+    ratio(
+        "save, 512 MB of constants: with / without hash",
+        1.01,
+        lambda: save(ours),
+        lambda: save(stock),
+        11,
+    )
     codes = []
     for number, exe in enumerate((ours, stock)):
         code, lib = exe.save()
         lib.export_library(directory / f"{number}.so")
         codes.append((code, tvm.runtime.load_module(directory / f"{number}.so")))
     code = exe = None
-    ratio("load_exec, 512 MB of constants: with / without hash", 1.01,
-          lambda: Executable.load_exec(*codes[0]),
-          lambda: Executable.load_exec(*codes[1]), 11)  # fmt: skip
+    ratio(
+        "load_exec, 512 MB of constants: with / without hash",
+        1.01,
+        lambda: Executable.load_exec(*codes[0]),
+        lambda: Executable.load_exec(*codes[1]),
+        11,
+    )
     saved.clear()
     peaks = []
     for exe in (stock, ours):
         before = rss()
         peaks.append(peak_of(lambda exe=exe: exe.save()) - before)
-    add("save, 512 MB: peak with - without hash", f"{peaks[1]} MiB", f"{peaks[0]} MiB",
-        peaks[1] - peaks[0], 16, " MiB")  # fmt: skip
+    add(
+        "save, 512 MB: peak with - without hash",
+        f"{peaks[1]} MiB",
+        f"{peaks[0]} MiB",
+        peaks[1] - peaks[0],
+        16,
+        " MiB",
+    )
     codes = ours = stock = exe = None  # free their memory
     small = executable(16 * MEGA, True), executable(16 * MEGA, False)
-    ratio("export_library, 16 MB of constants: with / without hash", 1.01,
-          lambda: small[0].mod.export_library(directory / "ours.so"),
-          lambda: small[1].mod.export_library(directory / "stock.so"))  # fmt: skip
+    ratio(
+        "export_library, 16 MB of constants: with / without hash",
+        1.01,
+        lambda: small[0].mod.export_library(directory / "ours.so"),
+        lambda: small[1].mod.export_library(directory / "stock.so"),
+    )
 
     code = executable(1000 * MEGA, True).save()[0]
     (directory / "code.ro").write_bytes(code)
     code = None
     nothing = [sys.executable, "-c", "pass"]
     for command in (["show"], ["check", "0" * 64]):
-        difference(f"{command[0]}, artifact of 1 GB - python -c pass", 0.1, "s",
-                   lambda command=command: run(SCRIPT, *command, directory / "code.ro"),
-                   lambda: run(*nothing), 11)  # fmt: skip
+        difference(
+            f"{command[0]}, artifact of 1 GB - python -c pass",
+            0.1,
+            "s",
+            lambda command=command: run(SCRIPT, *command, directory / "code.ro"),
+            lambda: run(*nothing),
+            11,
+        )
 
 
 def peak_of(function):
@@ -463,9 +570,13 @@ def inference(directory):
         machine.set_input("main", data)
         machine.invoke_stateful("main")
         machines.append(machine)
-    ratio("inference, magika: with / without hash", 1.01,
-          lambda: machines[0].invoke_stateful("main"),
-          lambda: machines[1].invoke_stateful("main"), 51)  # fmt: skip
+    ratio(
+        "inference, magika: with / without hash",
+        1.01,
+        lambda: machines[0].invoke_stateful("main"),
+        lambda: machines[1].invoke_stateful("main"),
+        51,
+    )
 
 
 def start_up(directory):
@@ -479,9 +590,14 @@ def start_up(directory):
             shutil.copy(package.parent / "tvm_model_hash.pth", site)
         interpreters.append(directory / name / "bin/python")
         run(interpreters[-1], "-c", "pass")
-    difference("start-up of Python: with - without the hook", 1, "ms",
-               lambda: run(interpreters[0], "-c", "pass"),
-               lambda: run(interpreters[1], "-c", "pass"), 101)  # fmt: skip
+    difference(
+        "start-up of Python: with - without the hook",
+        1,
+        "ms",
+        lambda: run(interpreters[0], "-c", "pass"),
+        lambda: run(interpreters[1], "-c", "pass"),
+        101,
+    )
 
 
 def environment():

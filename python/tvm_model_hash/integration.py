@@ -17,11 +17,18 @@ from . import activation
 from .checking import verdict
 from .checking.copies import private_copies
 from .checking.dependencies import refuse_dependencies
-from .checking.deployment import Deployment, list_files
+from .checking.deployment import Deployment, check_replaceable, list_files
 from .checking.hash_file import write_hash_file
 from .checking.manifest import seal
 from .checking.parts import read_parts
-from .errors import ArtifactError, HashConflictError, InvalidModelError, NoHashError
+from .errors import (
+    ArtifactError,
+    HashConflictError,
+    InvalidModelError,
+    ModelHashError,
+    NoHashError,
+    OutputError,
+)
 from .files import new_directory
 from .model.digest import model_hash, model_record
 from .record import Record, conflict
@@ -180,7 +187,7 @@ def save_hash(self: Any, directory: Any) -> str:
     tvm_model_hash.NoHashError
         If the executable carries no hash; nothing is written.
     tvm_model_hash.OutputError
-        If the directory does not exist, is none, or cannot be written to.
+        If the directory does not exist, is not a directory, or cannot be written to.
     """
     model_hash = get_hash(self)
     if model_hash is None:
@@ -226,7 +233,7 @@ def new_deployment(executable: Any, directory: Any, overwrite: bool, sealed: boo
     directory : str, os.PathLike or TVM's TempDirectory
         The directory to make, and those above it.
     overwrite : bool
-        Whether a directory that is there is replaced, with all that is in it.
+        Whether a deployment that is there is replaced.
     sealed : bool
         Whether the directory gets a manifest.
 
@@ -240,12 +247,22 @@ def new_deployment(executable: Any, directory: Any, overwrite: bool, sealed: boo
     NoHashError
         If the executable carries no hash.
     OutputError
-        If the directory is not empty, or cannot be written.
+        If the directory is not empty, has files that are not of a deployment, or cannot be written.
     """
     if get_hash(executable) is None:
         raise no_hash()
-    with new_directory(directory_path(directory), overwrite=overwrite) as temporary:
-        yield temporary
+    directory = directory_path(directory)
+    if overwrite and os.path.isdir(directory):
+        check_replaceable(directory)
+    with new_directory(directory, overwrite=overwrite) as temporary:
+        try:
+            yield temporary
+        except (ModelHashError, OSError):
+            raise
+        except Exception as error:  # what TVM and its linkers raise
+            raise OutputError(
+                f"cannot write {directory!r}: {type(error).__name__}: {error}"
+            ) from error
         save_hash(executable, temporary)
         if sealed:
             seal(temporary)

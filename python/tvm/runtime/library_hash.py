@@ -251,7 +251,7 @@ def _record_function(module):
 def _llvm_module(data, target, system_lib_prefix=None):
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "record.ll")
-        with open(path, "w", encoding="ascii") as file:
+        with open(path, "w", encoding="ascii", newline="\n") as file:
             file.write(llvm_ir(data, _machine(target), ENGINE, system_lib_prefix))
         return load_module(path)
 

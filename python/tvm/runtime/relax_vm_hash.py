@@ -163,7 +163,7 @@ def save(
     library : str
         The name of the library's file.
     overwrite : bool
-        Whether a directory that is not empty is replaced, with all that is in it.
+        Whether a deployment that is there is replaced; what else is there never is.
     seal : bool
         Whether the directory gets a manifest, ``SHA256SUMS``.
     **export_options

@@ -9,6 +9,7 @@ where that is not built, by rewriting the serialized executable.
 import ctypes
 import functools
 import os
+import struct
 import warnings
 from contextlib import contextmanager
 
@@ -23,7 +24,7 @@ from tvm_model_hash.artifact.vm_header import record_from_listing, rewrite_recor
 from tvm_model_hash.checking import verdict
 from tvm_model_hash.checking.deployment import CODE_NAME, CONSTANTS_NAME, LIBRARY_NAME
 from tvm_model_hash.errors import ArtifactError, BuildMismatchError
-from tvm_model_hash.files import replacing_path
+from tvm_model_hash.files import replacing
 from tvm_model_hash.integration import (
     checked_deployment,
     directory_path,
@@ -42,6 +43,7 @@ from .library_hash import (
     load_copy,
 )
 from .module import Module
+from .params import save_param_dict
 from .vm import Executable, VirtualMachine
 
 __all__ = ["get_hash", "save_hash"]  # methods, too
@@ -159,18 +161,32 @@ def move_late_bound_consts(self, path, byte_limit):
     if record is None:
         _move_late_bound_consts(self, path, byte_limit)
         return
-    with replacing_path(os.fspath(path)) as temporary:
-        _move_late_bound_consts(self, temporary, byte_limit)
-        try:
-            count = len(read_artifact(temporary).tensors)
-            _write_record(self, record.with_fields(record.build, count))
-            with open(temporary, "ab") as file:
-                file.write(trailer(record.with_fields(record.build)))
-        except BaseException:
-            # Else the file goes, and the constants with it.
-            _load_late_bound_consts(self, temporary)
-            _write_record(self, record)
-            raise
+    # TVM's own function drops the constants while it writes them, whether that succeeds or not.
+    constants = _get_late_bound_consts(self, byte_limit)
+    try:
+        with replacing(os.fspath(path)) as file:
+            for data in _tensor_list(constants):
+                file.write(data)
+            file.write(trailer(record.with_fields(record.build)))
+            _write_record(self, record.with_fields(record.build, len(constants)))
+    except BaseException:
+        if len(constants):
+            _load_late_bound_consts_from_map(self, constants)
+        _write_record(self, record)
+        raise
+
+
+def _tensor_list(tensors):
+    """What ``save_param_dict`` would give, a tensor at a time: constants may be large."""
+    names = [str(name) for name in tensors]
+    # Of one tensor: magic number and reserved bytes; 1, its name; 1, the tensor itself.
+    lists = (bytes(save_param_dict({name: tensors[name]})) for name in names)
+    head = bytes(save_param_dict({}))[:16]
+    strings = (struct.pack("<Q", len(name.encode())) + name.encode() for name in names)
+    count = struct.pack("<Q", len(names))
+    yield b"".join([head, count, *strings, count])
+    for name, data in zip(names, lists, strict=True):
+        yield memoryview(data)[16 + 8 + 8 + len(name.encode()) + 8 :]
 
 
 @functools.wraps(_get_late_bound_consts)
@@ -261,7 +277,7 @@ def save(
     library : str
         The name of the library's file.
     overwrite : bool
-        Whether a directory that is not empty is replaced, with all that is in it.
+        Whether a deployment that is there is replaced; what else is there never is.
     seal : bool
         Whether the directory gets a manifest, ``SHA256SUMS``.
     **export_options

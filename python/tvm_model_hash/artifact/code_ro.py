@@ -41,7 +41,7 @@ class RelayVM(Carrier):
         self._source = source
         self._library = library
         self._header: VMHeader = read_header(reader)
-        self._sections = reader
+        self._reader = reader
 
     @classmethod
     def find(cls, source: Source) -> RelayVM | None:
@@ -97,8 +97,11 @@ class RelayVM(Carrier):
 
     def _read_sections(self) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
         """Names of the parameters of ``main``, and of the constants that are bound late."""
-        reader = self._sections
-        reader.position, reader.part = self._header.size, "executable"
+        header = self._header.size
+        outer = self._reader
+        reader = Reader(
+            outer.file, outer.size - header, outer.source, outer.start + header, "executable"
+        )
         _skip_strings(reader, "globals")
         constants = [_constant(reader) for _ in range(reader.count("constants"))]
         _skip_array(reader, "constants")

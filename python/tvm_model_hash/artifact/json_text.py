@@ -64,7 +64,7 @@ class JsonObject:
     Raises
     ------
     ArtifactError
-        If there is no object, or a key stands twice in one, or a number is none of JSON's.
+        If there is no object, or a key stands twice in one, or a number is not one of JSON's.
     """
 
     def __init__(self, text: str, source: str, start: int = 0) -> None:

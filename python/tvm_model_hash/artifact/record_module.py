@@ -188,8 +188,10 @@ def llvm_ir(
     ]
     kept = [symbol]
     if elf:
-        lines.append(f'@tvm_model_hash_note = internal constant {_note(payload)}, section '
-                     f'"{NOTE_SECTION}", align 4')  # fmt: skip
+        lines.append(
+            f"@tvm_model_hash_note = internal constant {_note(payload)}, section "
+            f'"{NOTE_SECTION}", align 4'
+        )
         kept.append("@tvm_model_hash_note")
     # In ELF linkers keep notes anyway, and what llvm.used adds for them makes an object one of GNU.
     used = "llvm.compiler.used" if elf else "llvm.used"

@@ -115,8 +115,11 @@ class Safetensors(Carrier):
 
     def _check_tensors(self) -> tuple[str, ...]:
         """Check that the tensors' data are all that stands behind the header."""
-        tensors = [(*self._range(name, tensor), name) for name, tensor in self._json.value.items()
-                   if name != _METADATA]  # fmt: skip
+        tensors = [
+            (*self._range(name, tensor), name)
+            for name, tensor in self._json.value.items()
+            if name != _METADATA
+        ]
         size = self._source.size - self._data_start
         position = 0
         for start, end, name in sorted(tensors):

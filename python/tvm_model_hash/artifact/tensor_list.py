@@ -44,7 +44,6 @@ class TensorList(Carrier):
         except UnicodeDecodeError as error:
             raise damaged(reader, f"a name is not UTF-8: {error}") from error
         self._end = reader.position
-        self._trailer = reader
 
     @classmethod
     def find(cls, source: Source) -> TensorList | None:
@@ -65,13 +64,13 @@ class TensorList(Carrier):
 
     def patch(self, record: Record | None) -> Patch:
         """Replace what stands behind the last tensor."""
-        self._record()  # so that nothing is lost that is none
+        self._record()  # so that nothing is lost that is not a record
         return Patch(self._end, self._source.size, trailer(record) if record else b"")
 
     def _record(self) -> Record | None:
-        reader = self._trailer
-        reader.position = self._end
-        left = self._source.size - self._end
+        source = self._source
+        left = source.size - self._end
+        reader = Reader(source.file, left, source.name, self._end, "list of tensors")
         if not left:
             return None
         if left > MAX_RECORD_BYTES + 8 or reader.count("record") != left - 8:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
-from ..errors import ArtifactError, UnknownArtifactError
+from ..errors import ArtifactError, OutputError, UnknownArtifactError
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
 from .manifest import MANIFEST_NAME, Seal, compare_with_seal, sealed_files
@@ -218,6 +218,38 @@ def list_files(directory: str) -> dict[str, str]:
             continue
         files[name] = path
     return files
+
+
+def check_replaceable(directory: str) -> None:
+    """Check that a directory holds nothing but a deployment, so that it may be replaced.
+
+    Parameters
+    ----------
+    directory : str
+        The directory.
+
+    Raises
+    ------
+    OutputError
+        If there is anything else in it, which would be lost.
+    """
+    others = []
+    for name, mode in file_names(directory):
+        if name in (HASH_FILE_NAME, MANIFEST_NAME) and stat.S_ISREG(mode):
+            continue
+        try:
+            read_artifact(os.path.join(directory, name))
+        except UnknownArtifactError:
+            others.append(name)
+        except ArtifactError:  # a damaged one is one all the same
+            if not stat.S_ISREG(mode):
+                others.append(name)
+    if others:
+        named = ", ".join(map(repr, others[:3])) + (", ..." if len(others) > 3 else "")
+        raise OutputError(
+            f"cannot replace {directory!r}: {named} in it is not of a deployment, and would be "
+            "lost. Move it away, or save elsewhere"
+        )
 
 
 def _refuse_artifact_outside(name: str, path: str, target: str) -> None:

@@ -106,12 +106,26 @@ def test_a_deployment_is_replaced_only_if_that_is_asked_for(executables, tmp_pat
     assert os.listdir(tmp_path) == ["d"]
 
 
+@pytest.mark.parametrize("name", ["thesis.txt", "photos/cat.jpg", "link"])
+def test_what_is_not_of_a_deployment_is_never_replaced(name, executables, tmp_path):
+    vm_hash.save(executables[1], tmp_path / "d", 256)
+    (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
+    if name == "link":
+        (tmp_path / "d" / name).symlink_to(tmp_path)
+    else:
+        (tmp_path / "d" / name).write_text("all there is")
+    before = sorted(os.listdir(tmp_path / "d"))
+    with pytest.raises(OutputError, match=f"{name}' in it is not of a deployment"):
+        vm_hash.save(executables[2], tmp_path / "d", overwrite=True)
+    assert sorted(os.listdir(tmp_path / "d")) == before
+
+
 def test_a_deployment_that_cannot_be_saved_leaves_the_old_one(executables, tmp_path):
     def fcompile(output, objects, **options):
         raise RuntimeError("no linker")
 
     vm_hash.save(executables[1], tmp_path / "d")
-    with pytest.raises(RuntimeError, match="no linker"):
+    with pytest.raises(OutputError, match="no linker"):
         vm_hash.save(executables[2], tmp_path / "d", 256, overwrite=True, fcompile=fcompile)
     verify_seal(tmp_path / "d")
     assert check(layer(1), tmp_path / "d").status is Status.MATCH

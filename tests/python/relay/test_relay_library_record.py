@@ -574,6 +574,45 @@ def test_constants_that_could_not_be_written_stay_where_they_were(tmp_path, monk
     np.testing.assert_array_equal(run(vm_exec, x), expected)
 
 
+# A process whose files may have 4 KiB, as if the disk were full.
+LIMITED = """
+import os, resource, signal, sys
+import numpy as np, onnx, tvm
+from tvm import relay
+from tvm.runtime import vm_hash
+from tvm.runtime.vm import VirtualMachine
+from tvm_model_hash import OutputError
+model = onnx.load(sys.argv[1])
+mod, _ = relay.frontend.from_onnx(model, get_hash=True)
+exe = relay.vm.compile(mod, "llvm")
+def run():
+    return VirtualMachine(exe, tvm.cpu()).run(np.ones((1, 16), "float32")).numpy()
+before = run()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+os.chdir(sys.argv[2])
+for write in (lambda: exe.move_late_bound_consts("consts", 256),
+              lambda: vm_hash.save(exe, "deployment", 256),
+              lambda: vm_hash.save(exe, "deployment")):
+    try:
+        write()
+    except OutputError as error:
+        print("refused")
+    exe.check_hash(model)
+    np.testing.assert_array_equal(run(), before)
+print(sorted(os.listdir(".")))
+"""
+
+
+def test_a_full_disk_loses_no_constants(tmp_path):
+    onnx.save(layer(), tmp_path / "model.onnx")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/consts").write_bytes(b"old")
+    result = run_python(LIMITED, tmp_path / "model.onnx", tmp_path / "full")
+    assert result.stdout.split("\n")[:4] == ["refused"] * 3 + ["['consts']"]
+    assert (tmp_path / "full/consts").read_bytes() == b"old"
+
+
 def test_constants_that_were_taken_off_have_to_be_compared_when_they_come_back():
     vm_exec = compile_model(layer())
     constants = vm_exec.get_late_bound_consts(256)
