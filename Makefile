@@ -22,7 +22,7 @@ TEST := .venv-test
 BENCH := .venv-bench
 RELAY_OLD := .venv-relay-old
 WHEELS := .venv-wheels
-CXX_SOURCES := src/runtime/vm/executable_hash.cc examples/cpp/check_hash.cc
+CXX_SOURCES := src/runtime/vm/executable_hash.cc $(wildcard examples/cpp/*.cc)
 
 # The versions of TVM with Relax, and the tvm-ffi that each works with.
 RELAX_DEMO := .venv-demo-relax

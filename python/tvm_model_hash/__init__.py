@@ -30,6 +30,7 @@ _EXPORTS = {
     "ArtifactError": "errors",
     "BrokenSealError": "errors",
     "BuildMismatchError": "errors",
+    "DeviceError": "errors",
     "DuplicateRecordError": "errors",
     "FixedRecordError": "errors",
     "ExternalDataError": "errors",

@@ -135,9 +135,62 @@ def _deployment_fields(deployment: Any) -> dict[str, Any]:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .checking.verdict import Status, check
+    if [arguments.artifact, arguments.rpc, arguments.tracker].count(None) != 2:
+        arguments.refuse("expected one of ARTIFACT, --rpc and --tracker")
+    if (arguments.artifact is None) != bool(arguments.remote):
+        arguments.refuse("--remote goes with --rpc and --tracker, and they with it")
+    if arguments.tracker:
+        if arguments.key is None:
+            arguments.refuse("--tracker takes --key")
+        return _check_devices(arguments)
+    if arguments.rpc:
+        verdict = _device_hash().check_server(
+            arguments.model, arguments.rpc, arguments.remote, arguments.key or ""
+        )
+    else:
+        from .checking.verdict import check
 
-    verdict = check(arguments.model, arguments.artifact)
+        verdict = check(arguments.model, arguments.artifact)
+    fields, lines = _verdict_fields(verdict), _verdict_lines(verdict)
+    _print(arguments, fields, lines)
+    return _verdict_status(arguments, verdict)
+
+
+def _check_devices(arguments: argparse.Namespace) -> int:
+    devices = _device_hash().check_devices(
+        arguments.model, arguments.tracker, arguments.key, arguments.remote
+    )
+    width = max(len(device.address) for device in devices)
+    lines, fields, statuses = [f"{'device':{width}}  verdict"], [], set()
+    for device in devices:
+        found = device.verdict
+        statuses.add(ERROR if found is None else _verdict_status(arguments, found))
+        color = "red" if found is None else _verdict_color(found)
+        lines.append(f"{device.address:{width}}  {_colored(color, device.reason, sys.stdout)}")
+        rest = {"verdict": None, "reason": device.reason} if found is None else {}
+        fields.append({"device": device.address, **(rest or _verdict_fields(found))})
+    _print(arguments, {"devices": fields}, lines)
+    # That one has another model is worse than that it can't be told of another.
+    return next(status for status in (DIFFERENT, ERROR, OK) if status in statuses)
+
+
+def _device_hash() -> Any:
+    """The part that asks devices, which TVM is needed for."""
+    import importlib
+
+    from .errors import DeviceError
+
+    try:
+        return importlib.import_module(f"{__package__}.tvm.rpc.device_hash")
+    except ImportError as error:
+        raise DeviceError(
+            f"devices are asked by way of TVM's RPC, which this Python can't import: {error}. "
+            'Install TVM in this environment: pip install "tvm-model-hash[relay]", or with Relax '
+            '"tvm-model-hash[relax]" and "apache-tvm[rpc]"'
+        ) from error
+
+
+def _verdict_fields(verdict: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "verdict": verdict.status.value,
         "reason": verdict.reason,
@@ -147,15 +200,29 @@ def _check(arguments: argparse.Namespace) -> int:
     }
     if verdict.deployment is not None:
         fields.update(_deployment_fields(verdict.deployment))
-    color = {Status.MATCH: "green", Status.EQUIVALENT: "yellow"}.get(verdict.status, "red")
+    return fields
+
+
+def _verdict_color(verdict: Any) -> str:
+    return {"match": "green", "equivalent": "yellow"}.get(verdict.status.value, "red")
+
+
+def _verdict_lines(verdict: Any) -> list[str]:
+    from .checking.verdict import Status
+
     label = verdict.status.value.replace("_", " ")
-    lines = [_colored(color, f"{label}: {verdict.reason}", sys.stdout)]
+    lines = [_colored(_verdict_color(verdict), f"{label}: {verdict.reason}", sys.stdout)]
     found = "no record" if verdict.found is None else verdict.found.model
     if verdict.status is not Status.MATCH and found != verdict.expected.model:
         lines += [f"expected  {verdict.expected.model}", f"found     {found}"]
     if verdict.ok:
         lines += _scope_lines(verdict)
-    _print(arguments, fields, lines)
+    return lines
+
+
+def _verdict_status(arguments: argparse.Namespace, verdict: Any) -> int:
+    from .checking.verdict import Status
+
     if verdict.status is Status.NO_RECORD:
         return ERROR
     good = (Status.MATCH,) if arguments.exact else (Status.MATCH, Status.EQUIVALENT)
@@ -246,6 +313,13 @@ def _colored(color: str, text: str, stream: TextIO) -> str:
     return f"\033[{_COLORS[color]}m{text}\033[0m"
 
 
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tvm-model-hash",
@@ -286,12 +360,30 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("check", _check, "check an artifact against a model", "model.onnx deployment/")
     sub.add_argument("model", metavar="MODEL", help=model_help)
-    sub.add_argument("artifact", metavar="ARTIFACT", help=artifact_help)
+    sub.add_argument("artifact", metavar="ARTIFACT", nargs="?", help=artifact_help)
     sub.add_argument(
         "--exact",
         action="store_true",
         help="take a match only, and not an equivalent model (other bytes, same graph and weights)",
     )
+    sub.add_argument(
+        "--rpc", metavar="HOST:PORT", type=_address, help="check files on this RPC server of TVM"
+    )
+    sub.add_argument(
+        "--tracker",
+        metavar="HOST:PORT",
+        type=_address,
+        help="check files on every free device of a key that this RPC tracker knows; status 1 if "
+        "any is of another model, else 2 if any could not be checked, as a busy one",
+    )
+    sub.add_argument("--key", metavar="KEY", help="the key of the devices, or of the server")
+    sub.add_argument(
+        "--remote",
+        metavar="PATH",
+        nargs="+",
+        help="an artifact on the device, absolute; several files are checked as one deployment",
+    )
+    sub.set_defaults(refuse=sub.error)
 
     sub = command("explain", _explain, "say how two models differ", "old.onnx new.onnx")
     sub.add_argument("first", metavar="MODEL", help="an ONNX file")

@@ -99,6 +99,10 @@ class BrokenSealError(SealError):
         self.changed = changed
 
 
+class DeviceError(ModelHashError):
+    """A device behind RPC, or a tracker of devices, does not answer as it has to."""
+
+
 class UnsupportedTVMError(ModelHashError):
     """The TVM of this process lacks something that ``get_hash=True`` needs."""
 

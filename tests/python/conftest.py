@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -55,6 +56,62 @@ def run_python(code, *arguments, env=(), check=True):
         stdout=subprocess.PIPE,
         stderr=None if check else subprocess.PIPE,
     )
+
+
+COMMAND = os.path.join(os.path.dirname(sys.executable), "tvm-model-hash")
+
+
+def run_command(*arguments, cwd):
+    """Run the command, and give its status and output."""
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)], cwd=cwd, check=False, text=True, capture_output=True
+    )
+
+
+# Each ends when its standard input does.
+RPC_PROCESSES = {
+    "server": """
+tracker = ("127.0.0.1", int(sys.argv[2])) if len(sys.argv) > 2 else None
+process = rpc.Server(
+    "127.0.0.1", 19090, 29090, key=sys.argv[1], tracker_addr=tracker, custom_addr="127.0.0.1",
+    silent=True,
+)""",
+    "tracker": """
+from tvm.rpc.tracker import Tracker
+process = Tracker("127.0.0.1", 29190, 39190, silent=True)""",
+}
+
+
+@contextlib.contextmanager
+def servers():
+    """Start servers and trackers of stock TVM on loopback, and end these."""
+    processes = []
+
+    def start(kind, key="", *arguments):
+        code = (
+            "import sys, warnings\nsys.modules['tvm_model_hash'] = None\n"
+            f"warnings.simplefilter('ignore')\nfrom tvm import rpc{RPC_PROCESSES[kind]}\n"
+            "print(process.port, flush=True)\nsys.stdin.read()\nprocess.terminate()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, key, *map(str, arguments)],
+            env={**os.environ, "TVM_MODEL_HASH": "0"},
+            cwd=os.sep,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a server logs what it does
+        )
+        processes.append(process)
+        return int(process.stdout.readline())
+
+    try:
+        yield start
+    finally:
+        for process in reversed(processes):
+            process.stdin.close()
+            process.stdout.close()
+            process.wait(timeout=60)
 
 
 def on_a_terminal(command, directory, **env):

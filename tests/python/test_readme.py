@@ -2,6 +2,7 @@
 """What the README shows is what happens."""
 
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -71,3 +72,13 @@ def test_the_list_of_patches_is_complete():
         for path in replacements:
             name = path.rpartition(".")[2]
             assert f"`{module}.{path}`" in README or f"`.{name}`" in README or f"`{path}`" in README
+
+
+def test_the_files_that_a_patch_to_relays_tvm_would_touch_are_there():
+    import tvm
+
+    text = (ROOT / "docs/upstream.md").read_text()
+    paths = re.findall(r"^\| `([\w/.]+)` \|", text.partition("## Today's")[0], re.MULTILINE)
+    assert len(paths) > 10
+    root = pathlib.Path(tvm.__path__[0])
+    assert [path for path in paths if not (root / path.removeprefix("python/tvm/")).exists()] == []

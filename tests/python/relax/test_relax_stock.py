@@ -8,11 +8,13 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx.helper
 import onnx.numpy_helper
 import pytest
 import tvm
-from conftest import ROOT, layer, sha256
+from conftest import ROOT, layer, run_command, servers, sha256
 from tvm import relax, rpc
+from tvm.relax.frontend.onnx import from_onnx
 
 from tvm_model_hash import check
 
@@ -79,6 +81,20 @@ def test_a_stock_rpc_server_runs_it_and_answers(name, exported, stock, stock_pyt
     assert relax.VirtualMachine(without, session.cpu()).get_hash() is None
 
 
+def test_the_command_asks_a_stock_rpc_server(exported, stock, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(layer().SerializeToString())
+    with servers() as start:
+        address = f"127.0.0.1:{start('server')}"
+        for model, path, status, line in (
+            ("model.onnx", exported / "lib.so", 0, "match: same model"),
+            (sha256(layer(2)), exported / "lib.tar", 1, "mismatch: other model"),
+            ("model.onnx", stock / "lib.so", 2, "no record: the artifact carries no record"),
+        ):
+            result = run_command("check", model, "--rpc", address, "--remote", path, cwd=tmp_path)
+            assert result.stdout.startswith(line), result.stderr
+            assert result.returncode == status
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """examples/cpp/check_hash.cc, built with the line that its comment shows."""
@@ -105,29 +121,62 @@ def program(tmp_path_factory):
     return directory / "check_hash"
 
 
-def run_program(program, *arguments):
-    result = subprocess.run(
-        [program, *arguments],
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    return result.returncode, result.stdout
+@pytest.fixture
+def run_program(program, tmp_path, x):
+    """Run the program on an input, and give its status, what it prints and what it computes."""
+
+    def run(library, hash_file, name="x"):
+        outputs = tmp_path / "outputs"
+        tvm.runtime.save_param_dict_to_file({name: tvm.runtime.tensor(x)}, str(tmp_path / "inputs"))
+        result = subprocess.run(
+            [program, library, hash_file, tmp_path / "inputs", outputs],
+            check=False,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        computed = tvm.runtime.load_param_dict_from_file(str(outputs)) if outputs.exists() else {}
+        outputs.unlink(missing_ok=True)
+        return result.returncode, result.stdout, [value.numpy() for value in computed.values()]
+
+    return run
 
 
-def test_the_cpp_program_starts_what_it_expects(program, exported):
-    status, output = run_program(program, exported / "lib.so", exported / "hash.txt")
-    assert (status, output) == (0, f"{sha256(layer())}\nmain takes 1 arguments\n")
+def test_the_cpp_program_runs_what_it_expects(run_program, exported, x):
+    status, output, (y,) = run_program(exported / "lib.so", exported / "hash.txt")
+    assert (status, output) == (0, f"{sha256(layer())}\n")
+    np.testing.assert_allclose(y, reference(x), rtol=1e-5)
 
 
-def test_the_cpp_program_refuses_what_it_does_not(program, exported, stock, tmp_path):
-    (tmp_path / "hash.txt").write_text(sha256(layer(2)))
-    status, output = run_program(program, exported / "lib.so", tmp_path / "hash.txt")
-    assert status == 1
-    assert f"is of another model: expected {sha256(layer(2))}" in output
-    status, output = run_program(program, stock / "lib.so", tmp_path / "hash.txt")
-    assert status == 1
+def test_the_cpp_program_runs_a_function_with_several_outputs(run_program, x, tmp_path):
+    model = layer()
+    model.graph.output.append(onnx.helper.make_tensor_value_info("z", 1, [1, 32]))
+    model.graph.node.append(onnx.helper.make_node("Neg", ["y"], ["z"], name="neg"))
+    executable = tvm.compile(from_onnx(model, get_hash=True), "llvm")
+    executable.export_library(tmp_path / "lib.so")
+    executable.save_hash(tmp_path)
+    status, _, (y, z) = run_program(tmp_path / "lib.so", tmp_path / "hash.txt")
+    assert status == 0
+    np.testing.assert_allclose(y, reference(x), rtol=1e-5)
+    np.testing.assert_array_equal(z, -y)
+
+
+def test_the_cpp_program_refuses_what_it_does_not(run_program, exported, stock, tmp_path):
+    path = tmp_path / "hash.txt"
+    path.write_text(sha256(layer(2)))
+    status, output, computed = run_program(exported / "lib.so", path)
+    assert (status, computed) == (1, [])
+    assert f": expected model {sha256(layer(2))}, found {sha256(layer())}\n" in output
+    status, output, computed = run_program(stock / "lib.so", path)
+    assert (status, computed) == (1, [])
     assert "carries no model hash" in output
-    (tmp_path / "hash.txt").write_text("")
-    assert run_program(program, exported / "lib.so", tmp_path / "hash.txt")[0] == 2
+
+
+def test_what_the_cpp_program_cannot_read_is_an_error(run_program, exported, tmp_path):
+    path = tmp_path / "hash.txt"
+    path.write_text("")
+    status, output, _ = run_program(exported / "lib.so", path)
+    assert status == 2
+    assert "is not a hash file" in output
+    assert run_program(tmp_path / "lib.so", exported / "hash.txt")[::2] == (2, [])
+    assert run_program(exported / "lib.so", exported / "hash.txt", name="z")[::2] == (2, [])
