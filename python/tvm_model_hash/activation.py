@@ -14,6 +14,13 @@ import sys
 # patches it, and what it sets there: attribute of TVM's module -> attribute of the integration. The
 # integrations' files lie under tvm/ beside this one as they would in TVM's tree.
 PATCHES = {
+    "tvm.runtime.params": (
+        "tvm.runtime.params_hash",
+        {
+            "save_param_dict": "save_param_dict",
+            "save_param_dict_to_file": "save_param_dict_to_file",
+        },
+    ),
     "tvm.runtime.vm": (
         "tvm.runtime.relay_vm_hash",
         {
@@ -43,7 +50,15 @@ PATCHES = {
     ),
     "tvm.relay.build_module": (
         "tvm.relay.build_module_hash",
-        {"build": "build"},
+        {"BuildModule.build": "build"},
+    ),
+    "tvm.relay.backend.executor_factory": (
+        "tvm.relay.backend.executor_factory_hash",
+        {
+            "ExecutorFactoryModule.get_hash": "get_hash",
+            "ExecutorFactoryModule.save_hash": "save_hash",
+            "ExecutorFactoryModule.check_hash": "check_hash",
+        },
     ),
     "tvm.relay.quantize.quantize": (
         "tvm.relay.quantize.quantize_hash",
@@ -52,6 +67,13 @@ PATCHES = {
 }
 
 RELAX_PATCHES = {
+    "tvm.runtime.params": (
+        "tvm.runtime.params_hash",
+        {
+            "save_param_dict": "save_param_dict",
+            "save_param_dict_to_file": "save_param_dict_to_file",
+        },
+    ),
     "tvm.runtime.vm": (
         "tvm.runtime.relax_vm_hash",
         {

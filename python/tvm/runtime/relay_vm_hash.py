@@ -17,6 +17,7 @@ from tvm._ffi import get_global_func
 import tvm_model_hash
 from tvm_model_hash import integration
 from tvm_model_hash.artifact.carrier import Role
+from tvm_model_hash.artifact.graph_json import record_in_graph
 from tvm_model_hash.artifact.record_io import read_artifact
 from tvm_model_hash.artifact.tensor_list import trailer
 from tvm_model_hash.artifact.vm_header import record_from_listing, rewrite_record
@@ -81,9 +82,11 @@ def get_record(exe):
     """
     mod = _module(exe)
     list_devices = get_function(mod, "get_virtual_devices")
-    if list_devices is None:
-        return get_library_record(mod)
-    return record_from_listing(list_devices())
+    if list_devices is not None:
+        return record_from_listing(list_devices())
+    # A graph's record can be had from another machine too, which its library's can't.
+    graph = _graph_record(mod) if _is_remote(mod) else None
+    return get_library_record(mod) if graph is None else graph
 
 
 def set_record(exe, record):
@@ -359,7 +362,15 @@ def load(directory, device, expected, memory_cfg=None):
 def _read(artifact):
     record = get_record(artifact)
     exe = getattr(artifact, "_exec", artifact)
-    if get_function(_module(exe), "get_virtual_devices") is None:
+    mod = _module(exe)
+    if get_function(mod, "get_graph_json") is not None:
+        return verdict.Found(
+            record,
+            lambda: None,
+            record and _graph_disagreement(mod),
+            record and _unknown_graph(mod),
+        )
+    if get_function(mod, "get_virtual_devices") is None:
         return verdict.Found(record, lambda: None)
     exe = exe if isinstance(exe, Executable) else Executable(exe)
     return verdict.Found(
@@ -368,6 +379,41 @@ def _read(artifact):
         record and _disagreement(exe),
         record and _unknown(exe, record),
     )
+
+
+def _graph_record(mod):
+    """The record in the graph of a library for the graph executor, None without one."""
+    get_graph = get_function(mod, "get_graph_json")
+    return None if get_graph is None else record_in_graph(str(get_graph()))
+
+
+def _graph_disagreement(mod):
+    record, other = _graph_record(mod), None if _is_remote(mod) else get_library_record(mod)
+    reason = conflict(record, other) if record and other else None
+    return reason and f"the graph and its library are of {reason}"
+
+
+def _unknown_graph(mod):
+    known = has_remote_record(mod) if _is_remote(mod) else get_library_record(mod)
+    missing = "library" if not known else "graph" if _graph_record(mod) is None else None
+    if missing:
+        return (
+            f"nothing says which model the {missing} is of: compile the model again with "
+            "get_hash=True, and save all parts"
+        )
+    if not _is_remote(mod):
+        count = known.params - len(mod["get_graph_params"]())
+        if count > 0:
+            return (
+                f"{count} of the graph's parameters {'is' if count == 1 else 'are'} not in the "
+                "library, and nothing says here of which model: vm_hash.load compares the record "
+                "in the file of the parameters"
+            )
+    return None
+
+
+def _is_remote(mod):
+    return mod.type_key == "rpc"
 
 
 def _disagreement(exe):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from tvm_model_hash.integration import document_get_hash, record_of_import
 
 from ...ir.module_hash import set_record
+from ...runtime.params_hash import Params
 from .onnx import from_onnx as _from_onnx
 
 _DOC = """
@@ -16,29 +17,6 @@ _DOC = """
         ``relay.vm.compile`` takes it into what it compiles. The model is left as it was. The
         parameters know the model too, and are refused with another one's module. Keyword only.
 """
-
-
-class Params(dict):
-    """Parameters by their names that know which model they are of.
-
-    Parameters
-    ----------
-    params : dict of str to tvm.nd.NDArray
-        The parameters.
-    record : tvm_model_hash.Record
-        The record of the model.
-    """
-
-    def __init__(self, params, record):
-        super().__init__(params)
-        self.record = record
-
-    def __reduce__(self):
-        return Params, (dict(self), self.record)
-
-    def copy(self):
-        """Copy the dictionary, as ``dict.copy``, with the record."""
-        return Params(self, self.record)
 
 
 @functools.wraps(_from_onnx)
