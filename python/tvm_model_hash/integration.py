@@ -20,7 +20,7 @@ from .checking.dependencies import refuse_dependencies
 from .checking.deployment import Deployment, list_files
 from .checking.hash_file import write_hash_file
 from .checking.manifest import seal
-from .checking.parts import read_parts
+from .checking.parts import Part, read_parts
 from .errors import ArtifactError, HashConflictError, InvalidModelError, NoHashError
 from .files import new_directory
 from .model.digest import model_hash, model_record
@@ -300,7 +300,7 @@ def checked_deployment(directory: Any, expected: Any) -> Iterator[Deployment]:
         yield deployment
 
 
-def require_same(loaded: Record | None, deployment: Deployment) -> None:
+def require_same(loaded: Record | None, deployment: Deployment, part: Part | None = None) -> None:
     """Check that what was loaded has the record that was found in its files.
 
     Parameters
@@ -309,13 +309,15 @@ def require_same(loaded: Record | None, deployment: Deployment) -> None:
         The record of what was loaded.
     deployment : Deployment
         The deployment that it was loaded from.
+    part : Part, optional
+        The part of it, by default the first.
 
     Raises
     ------
     ModelHashMismatch
         If it is another one.
     """
-    found = deployment.parts[0].record
+    found = (part or deployment.parts[0]).record
     reason = None
     if found is not None:
         reason = "nothing" if loaded is None else conflict(found, loaded)

@@ -43,6 +43,7 @@ from .library_hash import (
     load_copy,
 )
 from .module import Module
+from .relay_graph_hash import is_loadable, load_parts, write_parts
 from .vm import Executable, VirtualMachine
 
 __all__ = ["get_hash", "save_hash"]  # methods, too
@@ -250,17 +251,18 @@ def save(
     """Save a whole deployment: all of it, or nothing.
 
     The directory is laid out as ONNX Runtime's TVM provider reads it: ``lib.so``, ``code.ro``,
-    ``hash.txt``, and ``consts`` with late-bound constants.
+    ``hash.txt``, and ``consts`` with late-bound constants. That of a graph executor has
+    ``lib.so``, ``graph.json``, ``params`` and ``hash.txt``; of AOT, ``lib.so`` and ``hash.txt``.
 
     Parameters
     ----------
-    vm_exec : Executable
-        An executable with a hash.
+    vm_exec : Executable or tvm.relay.backend.executor_factory.ExecutorFactoryModule
+        An executable with a hash, or what ``relay.build`` returned.
     directory : str, os.PathLike or tvm.contrib.utils.TempDirectory
         The directory to make, and those above it; an empty one that exists is replaced.
     byte_limit : int, optional
         Constants of this size in bytes or more are bound late. By default they all stay in
-        ``code.ro``.
+        ``code.ro``. Of a virtual machine only: a graph's parameters have a file anyway.
     library : str
         The name of the library's file.
     overwrite : bool
@@ -279,10 +281,21 @@ def save(
     ------
     tvm_model_hash.NoHashError
         If the executable carries no hash.
+    tvm_model_hash.HashConflictError
+        If the parts of a factory are not known to be of one model.
     tvm_model_hash.OutputError
         If the directory is not empty, or cannot be written.
     """
+    is_vm = isinstance(vm_exec, Executable)
+    if not is_vm and byte_limit is not None:
+        raise ArtifactError(
+            "byte_limit is for the constants of a VM executable: the parameters of a graph lie in "
+            "a file of their own without it, and those of AOT in the library"
+        )
     with new_deployment(vm_exec, directory, overwrite, seal) as temporary:
+        if not is_vm:
+            write_parts(vm_exec, temporary, library, export_options)
+            return directory_path(directory)
         constants = os.path.join(temporary, CONSTANTS_NAME)
         if byte_limit is not None:
             move_late_bound_consts(vm_exec, constants, byte_limit)
@@ -314,11 +327,11 @@ def load(directory, device, expected, memory_cfg=None):
         The model, as for :func:`check_hash`. None means: of whichever model it is, as long as its
         parts are of one.
     memory_cfg : str or dict, optional
-        As for ``VirtualMachine``.
+        As for ``VirtualMachine``. The other executors have none.
 
     Returns
     -------
-    vm : VirtualMachine
+    vm : VirtualMachine, GraphModule or AotModule
         Ready to run.
 
     Raises
@@ -333,6 +346,8 @@ def load(directory, device, expected, memory_cfg=None):
         If the deployment or the model cannot be read.
     """
     with checked_deployment(directory, expected) as deployment:
+        if is_loadable(deployment.parts[0]):
+            return load_parts(deployment, device)
         executable = deployment.only(Role.EXECUTABLE)
         kernels = deployment.only(Role.KERNELS)
         constants = deployment.only(Role.PARAMETERS)
@@ -340,7 +355,7 @@ def load(directory, device, expected, memory_cfg=None):
             found = deployment.parts[0]
             raise ArtifactError(
                 f"{found.name!r} in {deployment.directory!r} is a {found.artifact.kind}, expected "
-                f"a {RELAY_VM_KIND}"
+                f"a {RELAY_VM_KIND}, a graph executor or AOT"
             )
         code = deployment.files[executable.name]
         if kernels is None:

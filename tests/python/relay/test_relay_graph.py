@@ -6,6 +6,7 @@ import os
 import warnings
 
 import numpy as np
+import onnx.parser
 import pytest
 import tvm
 from conftest import layer, run_python, sha256
@@ -13,10 +14,13 @@ from tvm import relay, rpc
 from tvm.contrib import graph_executor
 from tvm.contrib.debugger import debug_executor
 from tvm.relay.backend.executor_factory import GraphExecutorFactoryModule
-from tvm.runtime import vm_hash
+from tvm.runtime import relay_graph_hash, vm_hash
+from tvm.runtime.executor import AotModule
 from tvm.runtime.params_hash import Params
 
 from tvm_model_hash import (
+    ArtifactError,
+    HashConflictError,
     ModelHashMismatch,
     NoHashError,
     Record,
@@ -24,6 +28,8 @@ from tvm_model_hash import (
     check,
     model_record,
     read_record,
+    seal,
+    verify_seal,
     write_record,
 )
 
@@ -334,3 +340,110 @@ def test_a_build_by_hand_takes_the_hash_along(tmp_path):
     (tmp_path / "graph.json").write_text(graph)
     (tmp_path / "params").write_bytes(relay.save_param_dict(weights))
     assert check(layer(), tmp_path).status is Status.MATCH
+
+
+# Whole deployments.
+
+
+@pytest.mark.parametrize("library", ["lib.so", "lib.tar"])
+def test_a_deployment_of_a_graph_is_saved_and_loaded(library, factory, stock, tmp_path):
+    vm_hash.save(factory, tmp_path / "d", library=library)
+    names = {library, "graph.json", "params", "hash.txt", "SHA256SUMS"}
+    assert set(os.listdir(tmp_path / "d")) == names
+    assert verify_seal(tmp_path / "d")
+    for expected in (layer(), sha256(layer()), tmp_path / "d/hash.txt", None):
+        module = vm_hash.load(tmp_path / "d", tvm.cpu(), expected)
+        assert isinstance(module, graph_executor.GraphModule)
+        np.testing.assert_array_equal(run(module), stock[1])
+
+
+def test_a_deployment_of_aot_is_saved_and_loaded(tmp_path):
+    made = compile_model(layer(), "aot")
+    vm_hash.save(made, tmp_path / "d")
+    assert set(os.listdir(tmp_path / "d")) == {"lib.so", "hash.txt", "SHA256SUMS"}
+    expected = run(AotModule(made["default"](tvm.cpu())))
+    np.testing.assert_array_equal(run(vm_hash.load(tmp_path / "d", tvm.cpu(), layer())), expected)
+
+
+def test_a_graph_without_parameters_is_saved_and_loaded(tmp_path):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]> g (float[1,16] x) => (float[1,16] y) '
+        "{ y = LeakyRelu<alpha=0.1>(x) }"
+    )
+    vm_hash.save(compile_model(model), tmp_path / "d")
+    assert "params" not in os.listdir(tmp_path / "d")
+    found = run(vm_hash.load(tmp_path / "d", tvm.cpu(), model))
+    np.testing.assert_allclose(found, np.where(X < 0, X * np.float32(0.1), X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("params_apart", [False, True])
+def test_a_single_library_with_any_name_of_its_model_is_loaded(params_apart, stock, tmp_path):
+    mod, params = relay.frontend.from_onnx(layer(), get_hash=True)
+    made = relay.build(mod, "llvm", params=params, mod_name="other")
+    (tmp_path / "d").mkdir()
+    if params_apart:
+        made["remove_params"]().export_library(str(tmp_path / "d/net.so"))
+        (tmp_path / "d/params").write_bytes(relay.save_param_dict(made.get_params()))
+    else:
+        made.export_library(str(tmp_path / "d/net.so"))
+    np.testing.assert_array_equal(run(vm_hash.load(tmp_path / "d", tvm.cpu(), layer())), stock[1])
+
+
+@pytest.mark.parametrize("part", ["lib.so", "graph.json", "params"])
+@pytest.mark.parametrize(
+    ("scale", "what"), [(2, "of different models"), (1, "two compilations of this model")]
+)
+def test_a_part_of_another_deployment_is_refused(part, scale, what, factory, tmp_path):
+    vm_hash.save(factory, tmp_path / "d", seal=False)
+    vm_hash.save(compile_model(layer(scale)), tmp_path / "other", seal=False)
+    os.replace(tmp_path / "other" / part, tmp_path / "d" / part)
+    with pytest.raises(ModelHashMismatch, match=what):
+        vm_hash.load(tmp_path / "d", tvm.cpu(), layer())
+    with pytest.raises(HashConflictError, match=what):
+        vm_hash.load(tmp_path / "d", tvm.cpu(), None)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_no_code_of_a_refused_deployment_is_loaded(executor, tmp_path, monkeypatch):
+    vm_hash.save(compile_model(layer(), executor), tmp_path / "d")
+    loaded = []
+    real = relay_graph_hash.load_copy
+    monkeypatch.setattr(
+        relay_graph_hash, "load_copy", lambda path: (loaded.append(path), real(path))[1]
+    )
+    with pytest.raises(ModelHashMismatch, match="other weights"):
+        vm_hash.load(tmp_path / "d", tvm.cpu(), layer(2))
+    assert loaded == []
+    vm_hash.load(tmp_path / "d", tvm.cpu(), layer())
+    assert len(loaded) == 1
+
+
+def test_a_graph_that_a_seal_covers_is_loaded(factory, stock, tmp_path):
+    vm_hash.save(factory, tmp_path / "d", seal=False)
+    write_record(tmp_path / "d/graph.json", None)
+    with pytest.raises(ModelHashMismatch, match="'graph.json'"):
+        vm_hash.load(tmp_path / "d", tvm.cpu(), layer())
+    seal(tmp_path / "d")
+    np.testing.assert_array_equal(run(vm_hash.load(tmp_path / "d", tvm.cpu(), layer())), stock[1])
+
+
+def test_two_things_to_run_are_refused(factory, tmp_path):
+    vm_hash.save(factory, tmp_path / "d", seal=False)
+    factory.export_library(str(tmp_path / "d/all.so"))
+    with pytest.raises(ArtifactError, match="two parts to be run, 'all.so' and 'graph.json'"):
+        vm_hash.load(tmp_path / "d", tvm.cpu(), layer())
+
+
+def test_what_is_not_known_to_be_of_one_model_is_not_saved(stock, tmp_path):
+    made = compile_model(layer())
+    with pytest.raises(NoHashError):
+        vm_hash.save(stock[0], tmp_path / "d")
+    with pytest.raises(ArtifactError, match="byte_limit is for .* a VM executable"):
+        vm_hash.save(made, tmp_path / "d", 256)
+    with pytest.raises(HashConflictError, match="graph and its library are of two compilations"):
+        vm_hash.save(made_of(compile_model(layer()), made, made), tmp_path / "d")
+    (name,) = made.get_params()
+    made.get_params()[name] = tvm.nd.array(made.get_params()[name].numpy() * 2)
+    with pytest.raises(HashConflictError, match="parameters are of: they were exchanged"):
+        vm_hash.save(made, tmp_path / "d")
+    assert os.listdir(tmp_path) == []
