@@ -60,6 +60,10 @@ PATCHES = {
             "ExecutorFactoryModule.check_hash": "check_hash",
         },
     ),
+    "tvm.driver.tvmc.main": (
+        "tvm.driver.tvmc.main_hash",
+        {"_main": "checked_main"},
+    ),
     "tvm.relay.quantize.quantize": (
         "tvm.relay.quantize.quantize_hash",
         {"quantize": "quantize"},
@@ -219,6 +223,16 @@ def require():
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def is_hash_default():
+    """Whether ``from_onnx`` takes the hash where it is not told to, by ``TVM_MODEL_HASH=import``.
+
+    Returns
+    -------
+    is_default : bool
+    """
+    return os.environ.get("TVM_MODEL_HASH") == "import"
 
 
 class _Finder:
@@ -403,7 +417,8 @@ def _refuse(module, fault):
 
     @functools.wraps(original)
     def refusing(*args, **kwargs):
-        if kwargs.pop("get_hash", False):
+        get_hash = kwargs.pop("get_hash", None)
+        if is_hash_default() if get_hash is None else get_hash:
             raise _unsupported([fault])
         return original(*args, **kwargs)
 

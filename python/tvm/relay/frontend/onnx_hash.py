@@ -4,7 +4,7 @@
 import functools
 from contextlib import contextmanager
 
-from tvm_model_hash.integration import document_get_hash, record_of_import
+from tvm_model_hash.integration import document_get_hash, record_of_import, wants_hash
 
 from ...ir.module_hash import set_record
 from ...runtime.params_hash import Params
@@ -15,13 +15,14 @@ _DOC = """
         Hash the model as it was handed over, before it is converted, and store the SHA-256 of
         its serialized form as the module's attribute ``model_hash``, from where
         ``relay.vm.compile`` takes it into what it compiles. The model is left as it was. The
-        parameters know the model too, and are refused with another one's module. Keyword only.
+        parameters know the model too, and are refused with another one's module. Keyword only; by
+        default if the environment variable ``TVM_MODEL_HASH`` is ``import``.
 """
 
 
 @functools.wraps(_from_onnx)
-def from_onnx(model, *args, get_hash=False, **kwargs):
-    if not get_hash:
+def from_onnx(model, *args, get_hash=None, **kwargs):
+    if not wants_hash(get_hash):
         return _from_onnx(model, *args, **kwargs)
     record = record_of_import(model)
     with _unchanged(model.graph):
