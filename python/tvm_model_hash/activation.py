@@ -14,6 +14,13 @@ import sys
 # patches it, and what it sets there: attribute of TVM's module -> attribute of the integration. The
 # integrations' files lie under tvm/ beside this one as they would in TVM's tree.
 PATCHES = {
+    "tvm.runtime.params": (
+        "tvm.runtime.params_hash",
+        {
+            "save_param_dict": "save_param_dict",
+            "save_param_dict_to_file": "save_param_dict_to_file",
+        },
+    ),
     "tvm.runtime.vm": (
         "tvm.runtime.relay_vm_hash",
         {
@@ -43,7 +50,19 @@ PATCHES = {
     ),
     "tvm.relay.build_module": (
         "tvm.relay.build_module_hash",
-        {"build": "build"},
+        {"BuildModule.build": "build"},
+    ),
+    "tvm.relay.backend.executor_factory": (
+        "tvm.relay.backend.executor_factory_hash",
+        {
+            "ExecutorFactoryModule.get_hash": "get_hash",
+            "ExecutorFactoryModule.save_hash": "save_hash",
+            "ExecutorFactoryModule.check_hash": "check_hash",
+        },
+    ),
+    "tvm.driver.tvmc.main": (
+        "tvm.driver.tvmc.main_hash",
+        {"_main": "checked_main"},
     ),
     "tvm.relay.quantize.quantize": (
         "tvm.relay.quantize.quantize_hash",
@@ -52,6 +71,13 @@ PATCHES = {
 }
 
 RELAX_PATCHES = {
+    "tvm.runtime.params": (
+        "tvm.runtime.params_hash",
+        {
+            "save_param_dict": "save_param_dict",
+            "save_param_dict_to_file": "save_param_dict_to_file",
+        },
+    ),
     "tvm.runtime.vm": (
         "tvm.runtime.relax_vm_hash",
         {
@@ -197,6 +223,16 @@ def require():
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def is_hash_default():
+    """Whether ``from_onnx`` takes the hash where it is not told to, by ``TVM_MODEL_HASH=import``.
+
+    Returns
+    -------
+    is_default : bool
+    """
+    return os.environ.get("TVM_MODEL_HASH") == "import"
 
 
 class _Finder:
@@ -381,7 +417,8 @@ def _refuse(module, fault):
 
     @functools.wraps(original)
     def refusing(*args, **kwargs):
-        if kwargs.pop("get_hash", False):
+        get_hash = kwargs.pop("get_hash", None)
+        if is_hash_default() if get_hash is None else get_hash:
             raise _unsupported([fault])
         return original(*args, **kwargs)
 

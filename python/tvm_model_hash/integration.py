@@ -11,6 +11,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from . import activation
@@ -20,7 +21,7 @@ from .checking.dependencies import refuse_dependencies
 from .checking.deployment import Deployment, check_replaceable, list_files
 from .checking.hash_file import write_hash_file
 from .checking.manifest import seal
-from .checking.parts import read_parts
+from .checking.parts import Part, read_parts
 from .errors import (
     ArtifactError,
     HashConflictError,
@@ -42,6 +43,44 @@ BUILD_VARIABLE = "TVM_MODEL_HASH_BUILD"
 _BUILD_BYTES = 16
 
 _compilations = itertools.count(1)
+
+
+_hash_by_default: ContextVar[bool | None] = ContextVar("hash_by_default", default=None)
+
+
+@contextmanager
+def hash_by_default(get_hash: bool | None) -> Iterator[None]:
+    """Set what importers do that are not told whether to take the hash.
+
+    Parameters
+    ----------
+    get_hash : bool, optional
+        Whether they take it; None leaves that to the environment.
+    """
+    token = _hash_by_default.set(get_hash)
+    try:
+        yield
+    finally:
+        _hash_by_default.reset(token)
+
+
+def wants_hash(get_hash: bool | None) -> bool:
+    """Find out whether an import is to take the model's hash along.
+
+    Parameters
+    ----------
+    get_hash : bool, optional
+        What the importer was told.
+
+    Returns
+    -------
+    wants_hash : bool
+        That; where it is None, what :func:`hash_by_default` says, and else whether the environment
+        variable ``TVM_MODEL_HASH`` is ``import``.
+    """
+    if get_hash is None:
+        get_hash = _hash_by_default.get()
+    return activation.is_hash_default() if get_hash is None else bool(get_hash)
 
 
 def new_build() -> str:
@@ -140,7 +179,7 @@ def document_get_hash(
         What the keyword does, as it stands in a docstring behind the other parameters.
     """
     signature = inspect.signature(original)
-    keyword = inspect.Parameter("get_hash", inspect.Parameter.KEYWORD_ONLY, default=False)
+    keyword = inspect.Parameter("get_hash", inspect.Parameter.KEYWORD_ONLY, default=None)
     shown: Any = importer
     shown.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])
     parameters, returns, rest = (original.__doc__ or "").partition("\n    Returns\n")
@@ -330,7 +369,7 @@ def checked_deployment(directory: Any, expected: Any) -> Iterator[Deployment]:
         yield deployment
 
 
-def require_same(loaded: Record | None, deployment: Deployment) -> None:
+def require_same(loaded: Record | None, deployment: Deployment, part: Part | None = None) -> None:
     """Check that what was loaded has the record that was found in its files.
 
     Parameters
@@ -339,13 +378,15 @@ def require_same(loaded: Record | None, deployment: Deployment) -> None:
         The record of what was loaded.
     deployment : Deployment
         The deployment that it was loaded from.
+    part : Part, optional
+        The part of it, by default the first.
 
     Raises
     ------
     ModelHashMismatch
         If it is another one.
     """
-    found = deployment.parts[0].record
+    found = (part or deployment.parts[0]).record
     reason = None
     if found is not None:
         reason = "nothing" if loaded is None else conflict(found, loaded)

@@ -235,6 +235,16 @@ def test_an_integration_that_does_not_fit_leaves_tvm_working(damage, installed, 
     assert re.search(missing, result.stdout)
 
 
+def test_a_hash_that_only_the_environment_asks_for_is_refused_too():
+    code = (
+        "from tvm_model_hash.activation import PATCHES\n"
+        'PATCHES["tvm.relay.frontend.onnx"][1]["nonsense"] = "nonsense"\n'
+        "from tvm import relay\nrelay.frontend.from_onnx(None)"
+    )
+    result = run_python(code, env={"TVM_MODEL_HASH": "import"}, check=False)
+    assert "UnsupportedTVMError: get_hash=True does not work" in result.stderr
+
+
 def test_an_interpreter_without_tvm_imports_next_to_nothing():
     loaded = set(run_python("import sys; print(*sys.modules)").stdout.split())
     assert {name for name in loaded if "hash" in name} == {

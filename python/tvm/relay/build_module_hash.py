@@ -3,24 +3,41 @@
 
 import functools
 import inspect
+import warnings
 
+from tvm_model_hash.artifact.graph_json import graph_with_record
 from tvm_model_hash.integration import check_params, new_build
 
 from ..ir.module_hash import get_record
 from ..runtime.library_hash import import_record
-from .backend.executor_factory import GraphExecutorFactoryModule
-from .build_module import build as _build
+from ..runtime.params_hash import Params
+from .build_module import BuildModule
 
+# All ways lead through it: relay.build, tvmc, quantize, and who calls it by hand.
+_build = BuildModule.build
 _SIGNATURE = inspect.signature(_build)
 
 
 @functools.wraps(_build)
-def build(ir_mod, *args, **kwargs):
-    record = get_record(ir_mod)
-    check_params(record, _SIGNATURE.bind(ir_mod, *args, **kwargs).arguments.get("params"))
-    factory = _build(ir_mod, *args, **kwargs)
+def build(self, mod, *args, **kwargs):
+    record = get_record(mod)
+    params = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments.get("params")
+    check_params(record, params)
+    if record is None and getattr(params, "record", None) is not None:
+        # relay.build makes a module of a bare function, which has no such attribute.
+        warnings.warn(
+            "the parameters know their model, and what they are compiled with does not: nothing "
+            "that is compiled gets a hash. Compile the module that from_onnx(..., get_hash=True) "
+            "returned, or carry its hash over with tvm.ir.module_hash.copy_hash",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    graph, library, weights = _build(self, mod, *args, **kwargs)
     if record is not None:
+        record = record.with_fields(new_build())
         # A graph's weights lie beside its kernels, in the library or in a file of their own.
-        names = sorted(factory.params) if isinstance(factory, GraphExecutorFactoryModule) else []
-        import_record(factory.lib, record.with_fields(new_build(), len(names)), names)
-    return factory
+        names = () if graph is None else sorted(weights)
+        import_record(library, record.with_fields(record.build, len(names)), names)
+        graph = None if graph is None else graph_with_record(graph, record)
+        weights = Params(weights, record)
+    return graph, library, weights

@@ -18,6 +18,7 @@ from tvm._ffi import get_global_func
 import tvm_model_hash
 from tvm_model_hash import integration
 from tvm_model_hash.artifact.carrier import Role
+from tvm_model_hash.artifact.graph_json import record_in_graph
 from tvm_model_hash.artifact.record_io import read_artifact
 from tvm_model_hash.artifact.tensor_list import trailer
 from tvm_model_hash.artifact.vm_header import record_from_listing, rewrite_record
@@ -44,6 +45,7 @@ from .library_hash import (
 )
 from .module import Module
 from .params import save_param_dict
+from .relay_graph_hash import is_loadable, load_parts, write_parts
 from .vm import Executable, VirtualMachine
 
 __all__ = ["get_hash", "save_hash"]  # methods, too
@@ -86,9 +88,11 @@ def get_record(exe):
     """
     mod = _module(exe)
     list_devices = get_function(mod, "get_virtual_devices")
-    if list_devices is None:
-        return get_library_record(mod)
-    return record_from_listing(list_devices())
+    if list_devices is not None:
+        return record_from_listing(list_devices())
+    # A graph's record can be had from another machine too, which its library's can't.
+    graph = _graph_record(mod) if _is_remote(mod) else None
+    return get_library_record(mod) if graph is None else graph
 
 
 def set_record(exe, record):
@@ -265,17 +269,18 @@ def save(
     """Save a whole deployment: all of it, or nothing.
 
     The directory is laid out as ONNX Runtime's TVM provider reads it: ``lib.so``, ``code.ro``,
-    ``hash.txt``, and ``consts`` with late-bound constants.
+    ``hash.txt``, and ``consts`` with late-bound constants. That of a graph executor has
+    ``lib.so``, ``graph.json``, ``params`` and ``hash.txt``; of AOT, ``lib.so`` and ``hash.txt``.
 
     Parameters
     ----------
-    vm_exec : Executable
-        An executable with a hash.
+    vm_exec : Executable or tvm.relay.backend.executor_factory.ExecutorFactoryModule
+        An executable with a hash, or what ``relay.build`` returned.
     directory : str, os.PathLike or tvm.contrib.utils.TempDirectory
         The directory to make, and those above it; an empty one that exists is replaced.
     byte_limit : int, optional
         Constants of this size in bytes or more are bound late. By default they all stay in
-        ``code.ro``.
+        ``code.ro``. Of a virtual machine only: a graph's parameters have a file anyway.
     library : str
         The name of the library's file.
     overwrite : bool
@@ -294,10 +299,21 @@ def save(
     ------
     tvm_model_hash.NoHashError
         If the executable carries no hash.
+    tvm_model_hash.HashConflictError
+        If the parts of a factory are not known to be of one model.
     tvm_model_hash.OutputError
         If the directory is not empty, or cannot be written.
     """
+    is_vm = isinstance(vm_exec, Executable)
+    if not is_vm and byte_limit is not None:
+        raise ArtifactError(
+            "byte_limit is for the constants of a VM executable: the parameters of a graph lie in "
+            "a file of their own without it, and those of AOT in the library"
+        )
     with new_deployment(vm_exec, directory, overwrite, seal) as temporary:
+        if not is_vm:
+            write_parts(vm_exec, temporary, library, export_options)
+            return directory_path(directory)
         constants = os.path.join(temporary, CONSTANTS_NAME)
         if byte_limit is not None:
             move_late_bound_consts(vm_exec, constants, byte_limit)
@@ -329,11 +345,11 @@ def load(directory, device, expected, memory_cfg=None):
         The model, as for :func:`check_hash`. None means: of whichever model it is, as long as its
         parts are of one.
     memory_cfg : str or dict, optional
-        As for ``VirtualMachine``.
+        As for ``VirtualMachine``. The other executors have none.
 
     Returns
     -------
-    vm : VirtualMachine
+    vm : VirtualMachine, GraphModule or AotModule
         Ready to run.
 
     Raises
@@ -348,6 +364,8 @@ def load(directory, device, expected, memory_cfg=None):
         If the deployment or the model cannot be read.
     """
     with checked_deployment(directory, expected) as deployment:
+        if is_loadable(deployment.parts[0]):
+            return load_parts(deployment, device)
         executable = deployment.only(Role.EXECUTABLE)
         kernels = deployment.only(Role.KERNELS)
         constants = deployment.only(Role.PARAMETERS)
@@ -355,7 +373,7 @@ def load(directory, device, expected, memory_cfg=None):
             found = deployment.parts[0]
             raise ArtifactError(
                 f"{found.name!r} in {deployment.directory!r} is a {found.artifact.kind}, expected "
-                f"a {RELAY_VM_KIND}"
+                f"a {RELAY_VM_KIND}, a graph executor or AOT"
             )
         code = deployment.files[executable.name]
         if kernels is None:
@@ -377,7 +395,15 @@ def load(directory, device, expected, memory_cfg=None):
 def _read(artifact):
     record = get_record(artifact)
     exe = getattr(artifact, "_exec", artifact)
-    if get_function(_module(exe), "get_virtual_devices") is None:
+    mod = _module(exe)
+    if get_function(mod, "get_graph_json") is not None:
+        return verdict.Found(
+            record,
+            lambda: None,
+            record and _graph_disagreement(mod),
+            record and _unknown_graph(mod),
+        )
+    if get_function(mod, "get_virtual_devices") is None:
         return verdict.Found(record, lambda: None)
     exe = exe if isinstance(exe, Executable) else Executable(exe)
     return verdict.Found(
@@ -386,6 +412,41 @@ def _read(artifact):
         record and _disagreement(exe),
         record and _unknown(exe, record),
     )
+
+
+def _graph_record(mod):
+    """The record in the graph of a library for the graph executor, None without one."""
+    get_graph = get_function(mod, "get_graph_json")
+    return None if get_graph is None else record_in_graph(str(get_graph()))
+
+
+def _graph_disagreement(mod):
+    record, other = _graph_record(mod), None if _is_remote(mod) else get_library_record(mod)
+    reason = conflict(record, other) if record and other else None
+    return reason and f"the graph and its library are of {reason}"
+
+
+def _unknown_graph(mod):
+    known = has_remote_record(mod) if _is_remote(mod) else get_library_record(mod)
+    missing = "library" if not known else "graph" if _graph_record(mod) is None else None
+    if missing:
+        return (
+            f"nothing says which model the {missing} is of: compile the model again with "
+            "get_hash=True, and save all parts"
+        )
+    if not _is_remote(mod):
+        count = known.params - len(mod["get_graph_params"]())
+        if count > 0:
+            return (
+                f"{count} of the graph's parameters {'is' if count == 1 else 'are'} not in the "
+                "library, and nothing says here of which model: vm_hash.load compares the record "
+                "in the file of the parameters"
+            )
+    return None
+
+
+def _is_remote(mod):
+    return mod.type_key == "rpc"
 
 
 def _disagreement(exe):

@@ -47,13 +47,15 @@ _SECTIONS = {
 }
 _SOURCES = (".c", ".cc")
 
-_GRAPH_EXECUTOR = "Relay graph executor"
+#: Kinds of libraries.
+GRAPH_EXECUTOR = "Relay graph executor"
+AOT_EXECUTOR = "Relay AOT executor"
 _RELAX = (Role.EXECUTABLE, "Relax VM executable")
 # What a library is by the type of its root module.
 _KINDS = {
     "relax.VMExecutable": _RELAX,
-    "GraphExecutorFactory": (Role.EXECUTABLE, _GRAPH_EXECUTOR),
-    "AotExecutorFactory": (Role.EXECUTABLE, "Relay AOT executor"),
+    "GraphExecutorFactory": (Role.EXECUTABLE, GRAPH_EXECUTOR),
+    "AotExecutorFactory": (Role.EXECUTABLE, AOT_EXECUTOR),
 }
 # What the functions of TVM 0.25 and later begin with. There, every library is an executable.
 _FFI_PREFIX = "__tvm_ffi_"
@@ -257,7 +259,7 @@ class TvmLibraryCarrier(Carrier):
                 "with a record: nothing says which model the others are of. Compile each with "
                 "get_hash=True"
             )
-        if needs and kind == _GRAPH_EXECUTOR:
+        if needs and kind == GRAPH_EXECUTOR:
             for module in self._library.root_modules:
                 own = _tensors_of_graph(module.reader)
                 needs = tuple(name for name in needs if name not in own)

@@ -12,7 +12,7 @@ from deployments import check_anonymous_parts, check_cuts, check_exchanges, read
 from tvm import relay
 from tvm.runtime import vm_hash
 
-from tvm_model_hash import Status, check, read_record, write_record
+from tvm_model_hash import Status, check
 
 TARGET = "llvm"
 
@@ -63,10 +63,6 @@ def save_graph_apart(mod, params, directory):
     factory.get_lib().export_library(str(directory / "lib.so"))
     (directory / "graph.json").write_text(factory.get_graph_json())
     (directory / "params").write_bytes(relay.save_param_dict(factory.get_params()))
-    record = read_record(directory / "lib.so")
-    if record is not None:
-        for name in ("graph.json", "params"):
-            write_record(directory / name, record)
 
 
 def save_archive(mod, params, directory):

@@ -79,7 +79,7 @@ def test_the_importer_stores_the_record_twice(model):
 def test_the_importer_shows_its_keyword():
     parameter = inspect.signature(from_onnx).parameters["get_hash"]
     assert parameter.kind is parameter.KEYWORD_ONLY
-    assert parameter.default is False
+    assert parameter.default is None
     before, _, after = from_onnx.__doc__.partition("\n    get_hash : bool")
     assert "sanitize_input_names" in before
     assert "\n\n    Returns\n" in after

@@ -4,9 +4,10 @@
 import functools
 from contextlib import contextmanager
 
-from tvm_model_hash.integration import document_get_hash, record_of_import
+from tvm_model_hash.integration import document_get_hash, record_of_import, wants_hash
 
 from ...ir.module_hash import set_record
+from ...runtime.params_hash import Params
 from .onnx import from_onnx as _from_onnx
 
 _DOC = """
@@ -14,36 +15,14 @@ _DOC = """
         Hash the model as it was handed over, before it is converted, and store the SHA-256 of
         its serialized form as the module's attribute ``model_hash``, from where
         ``relay.vm.compile`` takes it into what it compiles. The model is left as it was. The
-        parameters know the model too, and are refused with another one's module. Keyword only.
+        parameters know the model too, and are refused with another one's module. Keyword only; by
+        default if the environment variable ``TVM_MODEL_HASH`` is ``import``.
 """
 
 
-class Params(dict):
-    """Parameters by their names that know which model they are of.
-
-    Parameters
-    ----------
-    params : dict of str to tvm.nd.NDArray
-        The parameters.
-    record : tvm_model_hash.Record
-        The record of the model.
-    """
-
-    def __init__(self, params, record):
-        super().__init__(params)
-        self.record = record
-
-    def __reduce__(self):
-        return Params, (dict(self), self.record)
-
-    def copy(self):
-        """Copy the dictionary, as ``dict.copy``, with the record."""
-        return Params(self, self.record)
-
-
 @functools.wraps(_from_onnx)
-def from_onnx(model, *args, get_hash=False, **kwargs):
-    if not get_hash:
+def from_onnx(model, *args, get_hash=None, **kwargs):
+    if not wants_hash(get_hash):
         return _from_onnx(model, *args, **kwargs)
     record = record_of_import(model)
     with _unchanged(model.graph):
