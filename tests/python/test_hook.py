@@ -331,7 +331,7 @@ for name in {[*PATCHES]!r}:
 @wrapt.when_imported("tvm.relay.frontend.onnx")
 def wrap(module):
     wrapt.wrap_function_wrapper(module, "from_onnx", lambda f, _, args, kw: f(*args, **kw))
-import tvm
+import tvm.driver.tvmc
 assert sorted(seen) == {sorted(PATCHES)!r}
 theirs = tvm.relay.frontend.onnx.from_onnx
 assert isinstance(theirs, wrapt.FunctionWrapper)
