@@ -331,7 +331,7 @@ for name in {[*PATCHES]!r}:
 @wrapt.when_imported("tvm.relay.frontend.onnx")
 def wrap(module):
     wrapt.wrap_function_wrapper(module, "from_onnx", lambda f, _, args, kw: f(*args, **kw))
-import tvm
+import tvm.driver.tvmc
 assert sorted(seen) == {sorted(PATCHES)!r}
 theirs = tvm.relay.frontend.onnx.from_onnx
 assert isinstance(theirs, wrapt.FunctionWrapper)
@@ -364,7 +364,7 @@ def test_a_module_that_is_reloaded_stays_patched(name):
     code = f"""
 import tvm, tvm_model_hash as t
 integration, paths = __import__("tvm_model_hash.activation").activation.PATCHES[{name!r}]
-module = sys.modules[{name!r}]
+module = importlib.import_module({name!r})
 for _ in range(2):
     assert importlib.reload(module) is module
     assert t.is_installed()
