@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
     except (ModelHashError, OSError) as error:
-        print(f"tvm-model-hash: {error}", file=sys.stderr)
+        print(f"tvm-model-hash: {_printable(str(error))}", file=sys.stderr)
         return ERROR
     except KeyboardInterrupt:
         return 130
@@ -166,7 +166,8 @@ def _check_devices(arguments: argparse.Namespace) -> int:
         found = device.verdict
         statuses.add(ERROR if found is None else _verdict_status(arguments, found))
         color = "red" if found is None else _verdict_color(found)
-        lines.append(f"{device.address:{width}}  {_colored(color, device.reason, sys.stdout)}")
+        address = _printable(f"{device.address:{width}}")
+        lines.append(_Shown(f"{address}  {_colored(color, device.reason, sys.stdout)}"))
         rest = {"verdict": None, "reason": device.reason} if found is None else {}
         fields.append({"device": device.address, **(rest or _verdict_fields(found))})
     _print(arguments, {"devices": fields}, lines)
@@ -304,13 +305,22 @@ def _print(arguments: argparse.Namespace, fields: Any, lines: list[str]) -> None
         json.dump(fields, sys.stdout, indent=2)
         print()
     else:
-        print(*lines, sep="\n")
+        print(*(line if isinstance(line, _Shown) else _printable(line) for line in lines), sep="\n")
+
+
+class _Shown(str):
+    """A line that is printable, but for the colors that were put into it here."""
+
+
+def _printable(text: str) -> str:
+    # Names come from files: one could move the cursor and write a verdict of its own.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _colored(color: str, text: str, stream: TextIO) -> str:
     if not stream.isatty() or os.environ.get("NO_COLOR"):
-        return text
-    return f"\033[{_COLORS[color]}m{text}\033[0m"
+        return _printable(text)
+    return _Shown(f"\033[{_COLORS[color]}m{_printable(text)}\033[0m")
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -278,6 +278,27 @@ def test_every_command_has_help_with_an_example(directory):
     assert "required: COMMAND" in result.stderr
 
 
+def test_what_comes_from_a_file_does_not_write_on_the_terminal(directory):
+    model = onnx.load(directory / "model.onnx")
+    forged = "\r\x1b[2K\x1b[32mmatch: same model\x1b[0m\n\u202e"
+    model.graph.input[0].name = model.graph.node[0].input[0] = forged
+    model.graph.node[0].op_type = forged
+    onnx.save(model, directory / "forged.onnx")
+    (directory / f"{forged}.onnx").write_bytes(b"")
+    for arguments in (
+        ("check", "forged.onnx", "deployment"),
+        ("explain", "model.onnx", "forged.onnx"),
+        ("digest", f"{forged}.onnx"),
+    ):
+        result = run(*arguments, cwd=directory)
+        assert result.returncode in (1, 2)
+        for line in (result.stdout + result.stderr).splitlines():
+            assert line.isprintable(), ascii(line)
+            assert not line.startswith("match")
+        shown = on_a_terminal([COMMAND, *arguments], directory)
+        assert "\x1b[32m" not in shown
+
+
 def test_colour_on_a_terminal_only(directory):
     arguments = ("check", "model.onnx", "deployment")
     command = [COMMAND, *arguments]
