@@ -27,6 +27,7 @@ from .elements import (
     raw_size,
 )
 from .external import describe_tensor, is_external
+from .file import LARGE_BYTES
 from .known_fields import check_fields
 from .scope import (
     GRAPH_TYPES,
@@ -419,7 +420,13 @@ class CanonicalModel:
         return Part(_u64(size) + digest(), place, "content", Data(tensor.data_type, content))
 
     def _content(self, tensor: TensorProto, element: ElementType, place: object) -> bytes | Content:
-        if _find_data(tensor, element.field, place) != element.field:
+        found = _find_data(tensor, element.field, place)
+        if found == "raw_data" and not element.bits % 8:
+            # A model may have a million small ones, which are in their messages.
+            size = raw_size(tensor)
+            if size and size < LARGE_BYTES and len(data := tensor.raw_data) == size:
+                return data
+        if found != element.field:
             return self.contents.of(tensor)
         try:
             return raw_bytes(tensor)
@@ -571,11 +578,10 @@ def _tensor_type(tensor: Tensor, place: object) -> list[Part]:
     dims = tuple(tensor.dims)
     if not _is_possible(number, dims):
         raise _bad_tensor_type(number, dims, f"{place}: {describe_tensor(_dense(tensor))}")
-    type_data, shape_data = _tensor_type_data(is_sparse, number, dims)
-    name = ("sparse " if is_sparse else "") + ELEMENT_TYPES[number].name
+    type_data, type_name, shape_data, shape_name = _tensor_type_data(is_sparse, number, dims)
     return [
-        Part(type_data, place, "type", name),
-        Part(shape_data, place, "shape", functools.partial(_shape_text, dims)),
+        Part(type_data, place, "type", type_name),
+        Part(shape_data, place, "shape", shape_name),
     ]
 
 
@@ -588,8 +594,13 @@ def _is_possible(number: int, dims: tuple[int, ...]) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _tensor_type_data(is_sparse: bool, number: int, dims: tuple[int, ...]) -> tuple[bytes, bytes]:
-    return _two_u64(is_sparse, number), _list(map(_i64, dims))
+def _tensor_type_data(
+    is_sparse: bool, number: int, dims: tuple[int, ...]
+) -> tuple[bytes, str, bytes, Callable[[], str]]:
+    """Type and shape as they are written, each with how it is shown."""
+    name = ("sparse " if is_sparse else "") + ELEMENT_TYPES[number].name
+    shape = functools.partial(_shape_text, dims)
+    return _two_u64(is_sparse, number), name, _list(map(_i64, dims)), shape
 
 
 def _bad_tensor_type(number: int, dims: tuple[int, ...], what: str) -> InvalidModelError:
