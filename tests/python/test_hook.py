@@ -238,7 +238,7 @@ import tvm.relay.frontend
 # So that nothing is left to be imported.
 tvm.relay.frontend.from_onnx(onnx.ModelProto.FromString(model.SerializeToString()), get_hash=True)
 for name in {RELOADABLE!r}:
-    if "frontend" not in name:
+    if "frontend" not in name and name in sys.modules:
         # As executed without us.
         sys.meta_path.remove(ours)
         importlib.reload(sys.modules[name])
