@@ -133,7 +133,9 @@ def test_it_is_active_without_docstrings():
 
 
 def test_relays_patches_stay_away():
-    integrations = [integration for integration, _ in PATCHES.values()]
+    # What both engines have is patched in both by the same.
+    shared = {integration for integration, _ in RELAX_PATCHES.values()}
+    integrations = [name for name, _ in PATCHES.values() if name not in shared]
     code = f"""
 import sys, warnings
 warnings.simplefilter("error", RuntimeWarning)
