@@ -517,16 +517,19 @@ def executables(directory):
         lambda: small[1].mod.export_library(directory / "stock.so"),
     )
 
-    code = executable(1000 * MEGA, True).save()[0]
-    (directory / "code.ro").write_bytes(code)
-    code = None
+    deployment = directory / "deployment"
+    deployment.mkdir()
+    code, lib = executable(1000 * MEGA, True).save()
+    (deployment / "code.ro").write_bytes(code)
+    lib.export_library(deployment / "lib.so")
+    code = lib = None
     nothing = [sys.executable, "-c", "pass"]
     for command in (["show"], ["check", "0" * 64]):
         difference(
-            f"{command[0]}, artifact of 1 GB - python -c pass",
+            f"{command[0]}, deployment of 1 GB - python -c pass",
             0.1,
             "s",
-            lambda command=command: run(SCRIPT, *command, directory / "code.ro"),
+            lambda command=command: run(SCRIPT, *command, deployment),
             lambda: run(*nothing),
             11,
         )
