@@ -7,11 +7,29 @@ Used with both engines, each for its rows of the README's table of what a match 
 import re
 import shutil
 
+import onnx.parser
 from conftest import ROOT
 
 from tvm_model_hash import ModelHashError, Status, check
 
 CUTS = 200
+
+
+def network(alpha=0.1, scale=1.0, rows=1):
+    """A network with an attribute, a weight and a shape, in one of which each variant differs."""
+    weights = ", ".join(f"{scale * i / 512:.6f}" for i in range(512))
+    return onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 15]>\n'
+        f"g (float[{rows}, 16] x) => (float[{rows}, 32] y) <float[16, 32] w = {{{weights}}}> "
+        f"{{ h = MatMul(x, w) y = LeakyRelu <alpha = {alpha}> (h) }}"
+    )
+
+
+VARIANTS = {
+    "an attribute": {"alpha": 0.2},
+    "a weight": {"scale": 2.0},
+    "a shape": {"rows": 2},
+}
 
 
 def readme_rows():

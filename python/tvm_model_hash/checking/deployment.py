@@ -245,7 +245,10 @@ def check_replaceable(directory: str) -> None:
         if name in (HASH_FILE_NAME, MANIFEST_NAME) and stat.S_ISREG(mode):
             continue
         try:
-            read_artifact(os.path.join(directory, name))
+            artifact = read_artifact(os.path.join(directory, name))
+            # Arrays without a record may be anybody's: a sample input, the weights as trained.
+            if artifact.role is Role.PARAMETERS and artifact.record is None:
+                others.append(name)
         except UnknownArtifactError:
             others.append(name)
         except ArtifactError:  # a damaged one is one all the same

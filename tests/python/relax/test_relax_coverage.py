@@ -2,34 +2,23 @@
 """What a match covers: for each form of Relax's in the README's table, each part in turn."""
 
 import numpy as np
-import onnx.parser
 import pytest
 import safetensors.numpy
 import tvm
-from deployments import check_anonymous_parts, check_cuts, check_exchanges, readme_rows
+from deployments import (
+    VARIANTS,
+    check_anonymous_parts,
+    check_cuts,
+    check_exchanges,
+    network,
+    readme_rows,
+)
 from tvm import relax
 from tvm.contrib import tvmjs
 from tvm.relax.frontend import detach_params
 from tvm.relax.frontend.onnx import from_onnx
 
 from tvm_model_hash import Status, check, model_record, read_artifact, seal, write_record
-
-
-def network(alpha=0.1, scale=1.0, rows=1):
-    """A network with an attribute, a weight and a shape, in one of which each variant differs."""
-    weights = ", ".join(f"{scale * i / 512:.6f}" for i in range(512))
-    return onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 15]>\n'
-        f"g (float[{rows}, 16] x) => (float[{rows}, 32] y) <float[16, 32] w = {{{weights}}}> "
-        f"{{ h = MatMul(x, w) y = LeakyRelu <alpha = {alpha}> (h) }}"
-    )
-
-
-VARIANTS = {
-    "an attribute": {"alpha": 0.2},
-    "a weight": {"scale": 2.0},
-    "a shape": {"rows": 2},
-}
 
 
 def save_bound(model, directory, get_hash, name="lib.so", target="llvm"):

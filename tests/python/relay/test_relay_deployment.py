@@ -106,12 +106,14 @@ def test_a_deployment_is_replaced_only_if_that_is_asked_for(executables, tmp_pat
     assert os.listdir(tmp_path) == ["d"]
 
 
-@pytest.mark.parametrize("name", ["thesis.txt", "photos/cat.jpg", "link"])
+@pytest.mark.parametrize("name", ["thesis.txt", "photos/cat.jpg", "link", "trained.npz"])
 def test_what_is_not_of_a_deployment_is_never_replaced(name, executables, tmp_path):
     vm_hash.save(executables[1], tmp_path / "d", 256)
     (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
     if name == "link":
         (tmp_path / "d" / name).symlink_to(tmp_path)
+    elif name == "trained.npz":
+        np.savez(tmp_path / "d" / name, w=np.ones(3))
     else:
         (tmp_path / "d" / name).write_text("all there is")
     before = sorted(os.listdir(tmp_path / "d"))
