@@ -45,6 +45,8 @@ class Expected:
     def __init__(self, given: onnx.ModelProto | Record | str | os.PathLike[str]) -> None:
         #: The path of the model's file, None for everything else that a model can be given as.
         self.path: str | None = None
+        #: The path of the file that the hash was read from, None for everything else.
+        self.hash_path: str | None = None
         self._record: Record | None = None
         self._model: Any = None
         if isinstance(given, Record):
@@ -145,5 +147,6 @@ class Expected:
         is_text = all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
         if is_text if head else not path.endswith(".onnx"):
             self._record = read_hash_file(path)
+            self.hash_path = os.fsdecode(path)
         else:
             self.path = path
