@@ -8,7 +8,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidHashError
+from ..errors import InvalidHashError, ModelHashError
 from ..files import open_regular
 from ..progress import hashing
 from ..record import RECORD_TAG, Record
@@ -47,6 +47,8 @@ class Expected:
         self.path: str | None = None
         #: The path of the file that the hash was read from, None for everything else.
         self.hash_path: str | None = None
+        #: Why the model can't be read, once that was tried.
+        self.error: ModelHashError | None = None
         self._record: Record | None = None
         self._model: Any = None
         if isinstance(given, Record):
@@ -73,7 +75,11 @@ class Expected:
             return self._record
         from ..model.digest import model_record
 
-        return model_record(self._model if self.path is None else self.path)
+        try:
+            return model_record(self._model if self.path is None else self.path)
+        except ModelHashError as error:
+            self.error = error
+            raise
 
     def record_beside(self, found: Record | None) -> Record:
         """The identities to compare a record with; a model is not parsed if it is the same file.
