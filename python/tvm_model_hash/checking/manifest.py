@@ -83,7 +83,9 @@ class Seal:
         -------
         ignores : bool
         """
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored)
+        return name != HASH_FILE_NAME and any(
+            fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored
+        )
 
     def beside(self, names: Iterable[str]) -> tuple[str, ...]:
         """Find the files of a directory that are not listed, nor the manifest itself.
@@ -154,14 +156,13 @@ def seal(directory: str | os.PathLike[str], ignore: Collection[str] = ()) -> str
     with locked(directory):
         files = files_to_list()
         before = _states(files)
-        all_files = sealed_files(directory)
-        parts = read_parts(all_files).parts
-        for name in (*(part.file for part in parts), HASH_FILE_NAME):
-            if name in all_files and patterns.ignores(name):
+        parts = read_parts(sealed_files(directory)).parts
+        for part in parts:
+            if patterns.ignores(part.file):
                 raise SealError(
-                    f"cannot seal {directory!r}: {name!r} is of the deployment, and a pattern of "
-                    "what is to be ignored takes it in: what runs or holds weights, or says of "
-                    "which model they are, is never ignored. Give a narrower pattern"
+                    f"cannot seal {directory!r}: {part.file!r} is of the deployment "
+                    f"({part.artifact.kind}), and a pattern of what is to be ignored takes it in. "
+                    "What runs or holds weights is never ignored: give a narrower pattern"
                 )
         if parts:
             check_complete(directory, parts)
