@@ -24,7 +24,7 @@ def build(self, mod, *args, **kwargs):
     params = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments.get("params")
     check_params(record, params)
     if record is None and getattr(params, "record", None) is not None:
-        # relay.build makes a module of a bare function, which has no such attribute.
+        # A function that was made anew has no such attribute.
         warnings.warn(
             "the parameters know their model, and what they are compiled with does not: nothing "
             "that is compiled gets a hash. Compile the module that from_onnx(..., get_hash=True) "
