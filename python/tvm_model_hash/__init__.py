@@ -40,6 +40,7 @@ _EXPORTS = {
     "ModelFileError": "errors",
     "ModelHashError": "errors",
     "ModelHashMismatch": "checking.verdict",
+    "ModelHashWarning": "errors",
     "ModelSerializationError": "errors",
     "ModelTypeError": "errors",
     "NoHashError": "errors",

@@ -215,13 +215,11 @@ def require():
         raise _unsupported(faults)
     if not _told and _version() not in RELAY_TVM_VERSIONS + RELAX_TVM_VERSIONS:
         _told = True
-        import warnings
+        from .warning import warn
 
-        warnings.warn(
+        warn(
             f"tvm-model-hash is not tested with TVM {_version()}. Everything that it needs is "
-            f"there; what it is tested with is TVM {_tested()}.",
-            RuntimeWarning,
-            stacklevel=4,
+            f"there; what it is tested with is TVM {_tested()}."
         )
 
 

@@ -11,6 +11,10 @@ class ModelHashError(ValueError):
     """Base class of all errors that this package raises."""
 
 
+class ModelHashWarning(RuntimeWarning):
+    """What a hash was asked for goes on without one, or with less than it could have."""
+
+
 class ModelTypeError(ModelHashError):
     """What was given as a model is not an ``onnx.ModelProto``."""
 

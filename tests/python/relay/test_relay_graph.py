@@ -332,9 +332,7 @@ def test_a_function_that_lost_its_hash_warns():
     mod, params = relay.frontend.from_onnx(layer(), get_hash=True)
     main = relay.Function(mod["main"].params, mod["main"].body)
     with pytest.warns(RuntimeWarning, match="nothing that is compiled gets a hash"):
-        relay.build_module.BuildModule().build(
-            tvm.IRModule.from_expr(main), TARGETS, params=params
-        )
+        relay.build_module.BuildModule().build(tvm.IRModule.from_expr(main), TARGETS, params=params)
 
 
 def test_a_build_by_hand_takes_the_hash_along(tmp_path):
