@@ -119,13 +119,13 @@ _told = False  # it was said that this version of TVM is not tested
 _wanted = os.environ.get("TVM_MODEL_HASH") != "0"  # or what install and uninstall have said since
 
 
-def start():
+def start() -> None:
     """Activate, unless the environment variable ``TVM_MODEL_HASH`` is ``0``."""
     if _wanted:
         install()
 
 
-def install():
+def install() -> None:
     """Activate in this process.
 
     Modules of TVM that are imported already are patched now, the others when they are
@@ -140,7 +140,7 @@ def install():
     _patch_loaded()
 
 
-def uninstall():
+def uninstall() -> None:
     """Deactivate in this process: give TVM's modules back what they had.
 
     A ``from_onnx`` that was imported by name before keeps its keyword, and what was compiled
@@ -169,7 +169,7 @@ def uninstall():
     _faults.clear()
 
 
-def is_installed():
+def is_installed() -> bool:
     """Whether TVM's modules are patched in this process, or will be when they are imported.
 
     What another importer has loaded is patched first, where it was not yet.
@@ -192,7 +192,7 @@ def is_installed():
     )
 
 
-def require():
+def require() -> None:
     """Make sure that the TVM of this process does all that ``get_hash=True`` promises.
 
     Says once in a process that this version of TVM is not a tested one, where that is so. Does
@@ -223,7 +223,7 @@ def require():
         )
 
 
-def is_hash_default():
+def is_hash_default() -> bool:
     """Whether ``from_onnx`` takes the hash where it is not told to, by ``TVM_MODEL_HASH=import``.
 
     Returns
