@@ -169,6 +169,7 @@ def check(
     artifact: Any,
     *,
     sealed: bool = False,
+    follow_links: bool = False,
 ) -> Verdict:
     """Check an artifact against a model.
 
@@ -188,6 +189,10 @@ def check(
     sealed : bool
         Whether a seal is demanded, and that nothing lies beside the files that it lists but what it
         says to ignore.
+    follow_links : bool
+        Whether a symbolic link in a directory stands for the file that it leads to, wherever that
+        lies, for directories that a store has made of links. By default one that leads out of the
+        directory is an error.
 
     Returns
     -------
@@ -205,7 +210,7 @@ def check(
         If the model cannot be read or digested.
     """
     expected = model_or_hash if isinstance(model_or_hash, Expected) else Expected(model_or_hash)
-    found = read(artifact)
+    found = _read(artifact, follow_links)
     if found.broken or found.disagreement:
         verdict = _worse_than_any_model(found, expected.record_beside(found.record))
     else:
@@ -226,12 +231,12 @@ def check(
     return verdict
 
 
-def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
+def check_consistent(artifact: Any, *, sealed: bool = False, follow_links: bool = False) -> Verdict:
     """Check that an artifact is of one model, whichever that is, and its parts belong together.
 
     Parameters
     ----------
-    artifact, sealed
+    artifact, sealed, follow_links
         As in :func:`check`.
 
     Returns
@@ -245,7 +250,7 @@ def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
     ArtifactError
         If the artifact cannot be read, or is no artifact.
     """
-    found = read(artifact)
+    found = _read(artifact, follow_links)
     if found.broken or found.disagreement:
         verdict = _worse_than_any_model(found, None)
     elif found.record is None:
@@ -257,6 +262,12 @@ def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
             Status.MATCH, None, found.record, f"all of it is of model {found.record.model}"
         )
     return _complete(verdict, found, artifact, sealed)
+
+
+def _read(artifact: Any, follow_links: bool) -> Found:
+    if isinstance(artifact, (str, os.PathLike)):
+        return read_path(artifact, follow_links)
+    return read(artifact)
 
 
 def _worse_than_any_model(found: Found, expected: Record | None) -> Verdict:
@@ -416,9 +427,9 @@ def read(artifact: Any) -> Found:
 
 @read.register(str)
 @read.register(os.PathLike)
-def read_path(path: str | os.PathLike[str]) -> Found:
+def read_path(path: str | os.PathLike[str], follow_links: bool = False) -> Found:
     """Read a file, or the deployment in a directory."""
-    artifact = deployment.read(path, take_broken=True)
+    artifact = deployment.read(path, take_broken=True, follow_links=follow_links)
     if isinstance(artifact, Deployment):
         return read_deployment(artifact)
     needs = ["the kernels of a library"] * artifact.needs_kernels
