@@ -164,6 +164,13 @@ class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users 
         self.verdict = verdict
 
 
+# Nobody can see of a hash what it was taken of.
+_FILE_SUM = (
+    "if this hash is sha256sum of a model with external data: that is not the model's hash, which "
+    "covers the data too; check with the model's file"
+)
+
+
 def check(
     model_or_hash: onnx.ModelProto | Record | Expected | str | os.PathLike[str],
     artifact: Any,
@@ -228,6 +235,8 @@ def check(
             "deployment with what it says of itself, not with a model that you know"
         )
         verdict = replace(verdict, remarks=(remark, *verdict.remarks))
+    if verdict.status is Status.MISMATCH and expected.is_hash and not found.disagreement:
+        verdict = replace(verdict, remarks=(*verdict.remarks, _FILE_SUM))
     return verdict
 
 
@@ -469,7 +478,10 @@ def read_deployment(found: Deployment) -> Found:
 def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
     reason = verdict.reason
     if expected.file_hash not in (None, verdict.expected and verdict.expected.model):
-        reason += ", once parsed: the file's own bytes have another hash"
+        if expected.has_external_data:
+            reason += ", with its external data"
+        else:
+            reason += ", once parsed: the file's own bytes have another hash"
     if found.deployment is not None and found.deployment.by_seal:
         named = ", ".join(repr(part.name) for part in found.deployment.by_seal)
         reason += f"; {named} carries no record, and is covered by the seal"
@@ -477,6 +489,14 @@ def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
 
 
 def _difference(expected: Expected, verdict: Verdict, found: Found) -> str:
+    found_model = verdict.found and verdict.found.model
+    if expected.file_hash == found_model and expected.has_external_data:
+        return (
+            f"the artifact has the SHA-256 of {expected.path!r} alone, and the model has external "
+            "data, of which that says nothing: the hash of such a model is not sha256sum of its "
+            "file. Compile it with get_hash=True, or, where it is known to be of this model, tag "
+            "it with the model instead of the sum"
+        )
     # A sentence only if a model is at hand; the digests have found the difference already.
     graphs = {record and record.graph for record in (verdict.expected, verdict.found)}
     if len(graphs) == 1 or expected.interface is None:
