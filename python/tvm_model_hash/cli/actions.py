@@ -102,13 +102,13 @@ def _model_file(path: str) -> Iterator[str]:
 
 def show(arguments: argparse.Namespace) -> Iterator[Result]:
     """Show what artifacts are and carry."""
-    return _each(arguments, _show)
+    return _each(arguments, lambda path: _show(path, arguments.follow_links))
 
 
-def _show(path: str) -> Result:
+def _show(path: str, follow_links: bool) -> Result:
     from ..checking.deployment import Deployment, read
 
-    found = read(path, take_broken=True)
+    found = read(path, take_broken=True, follow_links=follow_links)
     if isinstance(found, Deployment):
         return _show_deployment(path, found)
     written = f", by TVM {found.tvm_version}" if found.tvm_version else ""
@@ -202,20 +202,23 @@ def check(arguments: argparse.Namespace) -> Iterator[Result]:
     if (not artifacts) != bool(arguments.remote):
         arguments.refuse("--remote goes with --rpc and --tracker, and they with it")
     if arguments.remote:
-        if arguments.consistent or arguments.sealed:
-            arguments.refuse("--consistent and --sealed are for artifacts that lie here")
+        if arguments.consistent or arguments.sealed or arguments.follow_links:
+            arguments.refuse(
+                "--consistent, --sealed and --follow-links are for artifacts that lie here"
+            )
         return _check_devices(arguments, model)
     from ..checking.expected import Expected
     from ..checking.verdict import check as check_against
     from ..checking.verdict import check_consistent
 
     expected = None if model is None else Expected(model)
+    options = {"sealed": arguments.sealed, "follow_links": arguments.follow_links}
 
     def check_one(path: str) -> Result:
         if expected is None:
-            verdict = check_consistent(path, sealed=arguments.sealed)
+            verdict = check_consistent(path, **options)
         else:
-            verdict = check_against(expected, path, sealed=arguments.sealed)
+            verdict = check_against(expected, path, **options)
         return _verdict_result(arguments, path, verdict)
 
     def is_of_the_model(error: Exception) -> bool:
@@ -306,7 +309,9 @@ def seal(arguments: argparse.Namespace) -> Iterator[Result]:
     from ..checking.manifest import read_seal
     from ..checking.manifest import seal as seal_directory
 
-    path = seal_directory(arguments.directory, arguments.ignore)
+    path = seal_directory(
+        arguments.directory, arguments.ignore, follow_links=arguments.follow_links
+    )
     sealed = read_seal(arguments.directory)
     fields = {
         "record": sealed.record and sealed.record.to_dict(),
