@@ -9,8 +9,10 @@ from tvm_model_hash.artifact.graph_json import graph_with_record
 from tvm_model_hash.integration import check_params, new_build
 
 from ..ir.module_hash import get_record
+from ..ir.recipe_hash import main_function, record_of_compilation, relay_targets
 from ..runtime.library_hash import import_record
 from ..runtime.params_hash import Params
+from ..target import Target
 from .build_module import BuildModule
 
 # All ways lead through it: relay.build, tvmc, quantize, and who calls it by hand.
@@ -21,7 +23,8 @@ _SIGNATURE = inspect.signature(_build)
 @functools.wraps(_build)
 def build(self, mod, *args, **kwargs):
     record = get_record(mod)
-    params = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments.get("params")
+    arguments = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments
+    params = arguments.get("params")
     check_params(record, params)
     if record is None and getattr(params, "record", None) is not None:
         # relay.build makes a module of a bare function, which has no such attribute.
@@ -32,6 +35,10 @@ def build(self, mod, *args, **kwargs):
             RuntimeWarning,
             stacklevel=3,
         )
+    if record is not None:
+        target = Target.target_or_current(arguments.get("target"))
+        targets = relay_targets(target, arguments.get("target_host"))
+        record = record_of_compilation(record, targets, main_function(mod), params=params or ())
     graph, library, weights = _build(self, mod, *args, **kwargs)
     if record is not None:
         record = record.with_fields(new_build())

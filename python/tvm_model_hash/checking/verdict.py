@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..record import Record
 from . import deployment
 from .deployment import Deployment
 from .expected import Expected
+from .requirements import Answer, check_requirements, compare_records, records_of
 
 if TYPE_CHECKING:
     import onnx
@@ -27,9 +28,10 @@ class Status(str, enum.Enum):
     MATCH = "match"
     #: The model was serialized differently, and computes the same: graph and weights are equal.
     EQUIVALENT = "equivalent"
-    #: The artifact is of another model, or its parts are of several.
+    #: The artifact is of another model, or its parts are of several; or it was compiled in another
+    #: way than is required.
     MISMATCH = "mismatch"
-    #: The artifact, or one of its parts, does not say which model it is of.
+    #: The artifact, or one of its parts, does not say which model it is of, or what is required.
     NO_RECORD = "no_record"
 
 
@@ -112,7 +114,9 @@ class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users 
 
 
 def check(
-    model_or_hash: onnx.ModelProto | Record | str | os.PathLike[str], artifact: Any
+    model_or_hash: onnx.ModelProto | Record | str | os.PathLike[str],
+    artifact: Any,
+    require: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Check an artifact against a model.
 
@@ -128,6 +132,10 @@ def check(
     artifact : str, os.PathLike, Executable, VirtualMachine or tvm.runtime.Module
         The path of a file that TVM wrote, or of a directory with a deployment; or what was loaded
         from them.
+    require : mapping of str to str, optional
+        Further fields that the records must have, ``{"target": "llvm", "tvm": "0.19.0"}`` for
+        example: what does not meet them is a mismatch, and what does not say is no match either.
+        A target may be named by its kind alone.
 
     Returns
     -------
@@ -141,9 +149,13 @@ def check(
         If the artifact cannot be read, or is no artifact.
     InvalidHashError
         If a hash or a ``hash.txt`` is malformed.
+    RequirementError
+        If no record could have what is required.
     ModelHashError
         If the model cannot be read or digested.
     """
+    require = require or {}
+    check_requirements(require)
     expected = Expected(model_or_hash)
     try:
         found = read(artifact)
@@ -159,8 +171,13 @@ def check(
             verdict = _match(expected, verdict, found)
         elif verdict.status is Status.MISMATCH:
             verdict = replace(verdict, reason=_difference(expected, verdict, found))
-        if verdict.ok and found.unknown:
-            verdict = replace(verdict, status=Status.NO_RECORD, reason=found.unknown)
+        if verdict.ok:
+            answer = _answer(require, found)
+            unknown = found.unknown or answer.unknown
+            if answer.unmet:
+                verdict = replace(verdict, status=Status.MISMATCH, reason=answer.unmet)
+            elif unknown:
+                verdict = replace(verdict, status=Status.NO_RECORD, reason=unknown)
     return replace(verdict, deployment=found.deployment)
 
 
@@ -279,6 +296,12 @@ def read_deployment(found: Deployment) -> Found:
         )
     executable = found.parts[0].artifact
     return Found(found.record, lambda: executable.inputs, found.disagreement, unknown, found)
+
+
+def _answer(require: Mapping[str, str], found: Found) -> Answer:
+    if found.deployment is None:
+        return compare_records(require, [("the artifact", found.record, True)])
+    return compare_records(require, records_of(found.deployment.parts))
 
 
 def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
