@@ -33,13 +33,13 @@ class Answer(NamedTuple):
     unknown: str | None = None
 
 
-def parse_requirements(text: str) -> dict[str, str]:
+def parse_requirements(texts: Iterable[str]) -> dict[str, str]:
     """Parse requirements as they are written in a command.
 
     Parameters
     ----------
-    text : str
-        ``KEY=VALUE``, or several with a comma between them.
+    texts : iterable of str
+        Each is ``KEY=VALUE``, or several of these with a comma between them.
 
     Returns
     -------
@@ -49,18 +49,19 @@ def parse_requirements(text: str) -> dict[str, str]:
     Raises
     ------
     RequirementError
-        If the text is not of this form.
+        If a text is not of this form, or no record could have what it requires.
     """
     requirements: dict[str, str] = {}
-    for word in _BETWEEN.split(text):
-        key, equals, value = word.partition("=")
-        if not equals or key in requirements:
-            raise RequirementError(
-                f"{word!r} in the requirements {text!r} "
-                + ("repeats its key" if equals else "is not KEY=VALUE")
-                + ": expected for example target=llvm,tvm=0.19.0"
-            )
-        requirements[key] = value
+    for text in texts:
+        for word in _BETWEEN.split(text):
+            key, equals, value = word.partition("=")
+            if not equals or key in requirements:
+                raise RequirementError(
+                    f"{word!r} is required, which "
+                    + ("repeats its key" if equals else "is not KEY=VALUE")
+                    + ": expected for example target=llvm,tvm=0.19.0"
+                )
+            requirements[key] = value
     check_requirements(requirements)
     return requirements
 
