@@ -71,19 +71,20 @@ def relay_targets(target, host):
     return targets
 
 
-def main_function(mod):
+def main_function(mod, function_type):
     """Get the function whose inputs are those of the model.
 
     Parameters
     ----------
     mod : tvm.IRModule
         The module; or a function, which is the one then.
+    function_type : type
+        The engine's type of functions; those of other types are kernels.
 
     Returns
     -------
     function : tvm.relay.Function, tvm.relax.Function or None
-        ``main``, or the only one that the compiler does not take for kernels; None if there are
-        several others.
+        ``main``, or the only function; None if there are several others.
     """
     functions = getattr(mod, "functions", None)
     if functions is None:
@@ -91,7 +92,7 @@ def main_function(mod):
     found = {
         str(variable.name_hint): function
         for variable, function in functions.items()
-        if hasattr(function, "params") and not hasattr(function, "buffer_map")
+        if isinstance(function, function_type)
     }
     if "main" not in found and len(found) == 1:
         return next(iter(found.values()))
@@ -129,8 +130,8 @@ def _host(target, targets):
 
     if target.kind.name == "llvm":
         return target
-    if target.host is not None or target.kind.name == "c":
-        return target.host or target
+    if target.host is not None:
+        return target.host
     # As TVM chooses where it is not told.
     return next((other for other in targets if other.kind.name in ("llvm", "c")), Target("llvm"))
 

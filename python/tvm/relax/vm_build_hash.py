@@ -28,7 +28,7 @@ def build(mod, *args, **kwargs):
     names = []
     if record is not None:
         names = _parameters(mod)
-        main = main_function(mod)
+        main = main_function(mod, Function)
         record = record_of_compilation(
             record,
             _targets(mod, _SIGNATURE.bind(mod, *args, **kwargs).arguments.get("target")),

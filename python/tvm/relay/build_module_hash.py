@@ -12,8 +12,8 @@ from ..ir.module_hash import get_record
 from ..ir.recipe_hash import main_function, record_of_compilation, relay_targets
 from ..runtime.library_hash import import_record
 from ..runtime.params_hash import Params
-from ..target import Target
 from .build_module import BuildModule
+from .function import Function
 
 # All ways lead through it: relay.build, tvmc, quantize, and who calls it by hand.
 _build = BuildModule.build
@@ -36,9 +36,10 @@ def build(self, mod, *args, **kwargs):
             stacklevel=3,
         )
     if record is not None:
-        target = Target.target_or_current(arguments.get("target"))
-        targets = relay_targets(target, arguments.get("target_host"))
-        record = record_of_compilation(record, targets, main_function(mod), params=params or ())
+        targets = relay_targets(arguments.get("target"), arguments.get("target_host"))
+        record = record_of_compilation(
+            record, targets, main_function(mod, Function), params=params or ()
+        )
     graph, library, weights = _build(self, mod, *args, **kwargs)
     if record is not None:
         record = record.with_fields(new_build())

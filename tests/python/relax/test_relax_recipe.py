@@ -100,8 +100,11 @@ def test_the_only_function_stands_for_main():
     mod = imported({"x": (1, 4)})
     main = mod["main"]
     renamed = tvm.IRModule({"run": main.with_attr("global_symbol", "run")}, mod.attrs)
-    assert main_function(renamed).same_as(renamed["run"])
+    assert main_function(renamed, relax.Function).same_as(renamed["run"])
     assert recipe(vm_hash.get_record(tvm.compile(renamed, "llvm"))) == said()
+    lowered = relax.transform.LegalizeOps()(renamed)
+    assert len(lowered.functions) == 3  # with its kernels
+    assert main_function(lowered, relax.Function).same_as(lowered["run"])
     several = tvm.IRModule(
         {name: main.with_attr("global_symbol", name) for name in ("a", "b")}, mod.attrs
     )

@@ -134,7 +134,9 @@ def test_what_is_no_tensor_and_a_model_without_inputs():
     unknown = relay.Var("q")
     for variables, shapes in (([pair, unknown], "p:any,q:any"), ([], "none")):
         mod = tvm.IRModule.from_expr(relay.Function(variables, relay.const(1)))
-        made = record_of_compilation(record, [tvm.target.Target("c")], main_function(mod))
+        made = record_of_compilation(
+            record, [tvm.target.Target("c")], main_function(mod, relay.Function)
+        )
         assert recipe(made) == expected(target="c", shapes=shapes)
 
 
@@ -245,8 +247,9 @@ def test_code_for_a_device_that_tvm_does_not_know_is_refused_with_the_reason(tmp
 
 def test_what_is_unknown_is_tried(tmp_path):
     # With several kinds of targets nothing need be on the device, as here.
-    targets = {"cpu": tvm.target.Target("llvm"), "opencl": tvm.target.Target("opencl")}
+    targets = {"cpu": tvm.target.Target("llvm"), "cuda": tvm.target.Target("cuda")}
     vm_hash.save(compile_vm({"x": (8, 4)}, targets), tmp_path / "both")
+    assert recipe(read_record(tmp_path / "both/code.ro"))["target"].startswith("cuda:")
     vm = vm_hash.load(tmp_path / "both", tvm.cpu(), model())
     x = np.ones((8, 4), "float32")
     np.testing.assert_allclose(vm.run(x, np.array(2, "float32")).numpy(), 2 * x + [1, 2, 3, 4])

@@ -9,6 +9,7 @@ from tvm_model_hash.integration import check_params, new_build
 from ...ir.module_hash import get_record
 from ...ir.recipe_hash import main_function, record_of_compilation, relay_targets
 from ...runtime.relay_vm_hash import set_record
+from ..function import Function
 from .vm import VMCompiler
 
 _set_params = VMCompiler.set_params
@@ -33,7 +34,9 @@ def lower(self, mod, *args, **kwargs):
     if record is not None:
         arguments = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments
         targets = relay_targets(arguments.get("target"), arguments.get("target_host"))
-        record = record_of_compilation(record, targets, main_function(mod), params=params or ())
+        record = record_of_compilation(
+            record, targets, main_function(mod, Function), params=params or ()
+        )
         record = record.with_fields(new_build())
     self._model_hash_record = record
     _lower(self, mod, *args, **kwargs)
