@@ -357,12 +357,10 @@ def _further_parts(
     further = {name for name in files if name not in listed and name != MANIFEST_NAME}
     if not further:
         return ()
-    try:
-        return tuple(part.name for part in read_parts(files).parts if part.name in further)
-    except ModelHashError:
-        if is_broken:  # what was changed may be unreadable for that
-            return ()
-        raise
+    # What was changed may be unreadable for that.
+    damaged: dict[str, str] | None = {} if is_broken else None
+    parts = {part.name for part in read_parts(files, damaged).parts}
+    return tuple(name for name in files if name in further & (parts | (damaged or {}).keys()))
 
 
 def _check_replaceable(path: str) -> None:
