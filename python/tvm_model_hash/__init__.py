@@ -12,6 +12,7 @@ _EXPORTS = {
     "Status": "checking.verdict",
     "Verdict": "checking.verdict",
     "check": "checking.verdict",
+    "check_consistent": "checking.verdict",
     "install": "activation",
     "is_installed": "activation",
     "uninstall": "activation",

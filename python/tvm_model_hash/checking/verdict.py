@@ -289,7 +289,7 @@ def _worse_than_any_model(found: Found, expected: Record | None) -> Verdict:
         Status.BROKEN_SEAL,
         expected,
         found.record,
-        str(broken),
+        "; and ".join(filter(None, (str(broken), found.disagreement))),
         missing=broken.missing,
         extra=broken.extra,
         changed=broken.changed,

@@ -147,7 +147,7 @@ def _show_deployment(path: str, deployment: Any) -> Result:
     elif reason:
         status, exit_status = "mismatch", Exit.MISMATCH
     if broken:
-        lines += _broken_lines(str(reason), broken)
+        lines += _broken_lines(str(reason), broken, deployment)
     elif reason:
         lines.append(Colored(status, f"{status}: {reason}"))
     fields = {
@@ -162,7 +162,7 @@ def _show_deployment(path: str, deployment: Any) -> Result:
     return Result(status, exit_status, path, reason, fields, lines)
 
 
-def _broken_lines(reason: str, broken: Any) -> list[str]:
+def _broken_lines(reason: str, broken: Any, deployment: Any) -> list[str]:
     """Say how a seal is broken, of an error or a verdict that has the names of the files."""
     from ..checking.manifest import MANIFEST_NAME
 
@@ -171,6 +171,8 @@ def _broken_lines(reason: str, broken: Any) -> list[str]:
     lines = [f"missing  {name}" for name in broken.missing]
     lines += [f"changed  {name}" for name in broken.changed]
     lines += [f"extra    {name}" for name in broken.extra]
+    if deployment.disagreement:
+        lines.append(Colored("mismatch", f"besides, {deployment.disagreement}"))
     head = "broken seal: the files are not the ones that were sealed"
     return [Colored("broken_seal", head), *lines]
 
@@ -269,11 +271,10 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
     status, expected, found = verdict.status, verdict.expected, verdict.found
     lines: list[str] = [Colored(status.value, str(verdict))]
     if status is Status.BROKEN_SEAL:
-        lines = _broken_lines(verdict.reason, verdict)
-    if status in (Status.EQUIVALENT, Status.MISMATCH) and expected is not None:
-        model = "no record" if found is None else found.model
-        if model != expected.model:
-            lines += [f"expected  {expected.model}", f"found     {model}"]
+        lines = _broken_lines(verdict.reason, verdict, verdict.deployment)
+    differ = expected and found and expected.model != found.model
+    if differ and status not in (Status.MATCH, Status.NO_RECORD):
+        lines += [f"expected  {expected.model}", f"found     {found.model}"]
     lines += verdict.remarks
     exits = {
         Status.MATCH: Exit.OK,
@@ -288,7 +289,7 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
         verdict.reason,
         verdict.to_dict(),
         lines,
-        verdict.remarks,
+        tuple(r.partition(": ")[0] if r.startswith("not sealed") else r for r in verdict.remarks),
     )
 
 
