@@ -16,6 +16,7 @@ from .checking.verdict import ModelHashMismatch as ModelHashMismatch
 from .checking.verdict import Status as Status
 from .checking.verdict import Verdict as Verdict
 from .checking.verdict import check as check
+from .checking.verdict import check_consistent as check_consistent
 from .errors import ArtifactError as ArtifactError
 from .errors import BrokenSealError as BrokenSealError
 from .errors import BuildMismatchError as BuildMismatchError
