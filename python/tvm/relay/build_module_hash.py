@@ -3,10 +3,10 @@
 
 import functools
 import inspect
-import warnings
 
 from tvm_model_hash.artifact.graph_json import graph_with_record
 from tvm_model_hash.integration import check_params, new_build
+from tvm_model_hash.warning import warn
 
 from ..ir.module_hash import get_record
 from ..ir.recipe_hash import main_function, record_of_compilation, relay_targets
@@ -27,13 +27,11 @@ def build(self, mod, *args, **kwargs):
     params = arguments.get("params")
     check_params(record, params)
     if record is None and getattr(params, "record", None) is not None:
-        # relay.build makes a module of a bare function, which has no such attribute.
-        warnings.warn(
+        # A function that was made anew has no such attribute.
+        warn(
             "the parameters know their model, and what they are compiled with does not: nothing "
             "that is compiled gets a hash. Compile the module that from_onnx(..., get_hash=True) "
-            "returned, or carry its hash over with tvm.ir.module_hash.copy_hash",
-            RuntimeWarning,
-            stacklevel=3,
+            "returned, or carry its hash over with tvm.ir.module_hash.copy_hash"
         )
     if record is not None:
         targets = relay_targets(arguments.get("target"), arguments.get("target_host"))
