@@ -28,6 +28,8 @@ _EXPORTS = {
     "Seal": "checking.manifest",
     "seal": "checking.manifest",
     "verify_seal": "checking.manifest",
+    "Tagged": "checking.tagging",
+    "tag": "checking.tagging",
     "ArtifactError": "errors",
     "BrokenSealError": "errors",
     "BuildMismatchError": "errors",

@@ -12,6 +12,8 @@ from .artifact.record_io import write_record as write_record
 from .checking.manifest import Seal as Seal
 from .checking.manifest import seal as seal
 from .checking.manifest import verify_seal as verify_seal
+from .checking.tagging import Tagged as Tagged
+from .checking.tagging import tag as tag
 from .checking.verdict import ModelHashMismatch as ModelHashMismatch
 from .checking.verdict import Status as Status
 from .checking.verdict import Verdict as Verdict

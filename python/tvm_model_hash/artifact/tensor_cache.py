@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ..errors import ArtifactError
+from ..files import open_regular
 from ..record import Record
-from .carrier import Artifact, Carrier, Patch, Role, Source
+from .carrier import Artifact, Carrier, Patch, Role, Source, StoredTensor
 from .json_text import (
     RECORD_KEY,
     JsonObject,
@@ -27,6 +30,7 @@ from .json_text import (
     short,
 )
 from .tensor_names import tensor_names
+from .tensor_types import of_numpy, shape_of
 
 _METADATA, _RECORDS = "metadata", "records"
 
@@ -96,6 +100,20 @@ class TensorCache(Carrier):
         else:
             return Patch(0, 0, b"")
         return replaced(self._source, metadata.edited(edit))
+
+    def tensors(self) -> Iterator[StoredTensor]:
+        """Give the tensors with their data, which lie in the shards."""
+        for shard in self._json.value[_RECORDS]:
+            path = os.path.join(os.path.dirname(self._source.path), shard["dataPath"])
+            with open_regular(path) as file:
+                source = Source(path, file)
+                for tensor in shard[_RECORDS]:
+                    shape = shape_of(tensor.get("shape"))
+                    # What is stored in another type, f32-to-bf16, is no copy.
+                    is_raw = tensor.get("format", "raw") == "raw" and shape is not None
+                    dtype = of_numpy(tensor.get("dtype")) if is_raw else None
+                    read = partial(source.pieces, tensor["byteOffset"], tensor["nbytes"])
+                    yield StoredTensor(tensor["name"], dtype, shape or (), read)
 
     def _check_shard(self, shard: dict[str, Any]) -> str:
         """Check that a shard is there, as large as it is said to be; its name."""

@@ -352,23 +352,27 @@ def seal(arguments: argparse.Namespace) -> Iterator[Result]:
 
 
 def tag(arguments: argparse.Namespace) -> Iterator[Result]:
-    """Put a record into an artifact."""
-    from ..checking.expected import Expected
+    """Put a record into an artifact, or into the parts of a deployment, and seal that."""
+    from ..checking.tagging import tag as tag_artifact
 
-    yield _write(arguments, Expected(arguments.model).record)
+    tagged = tag_artifact(
+        arguments.artifact, arguments.model, output=arguments.output, force=arguments.force
+    )
+    lines = [f"{tagged.path}:", *_record_lines(tagged.record)]
+    lines += [f"tagged   {name}" for name in tagged.parts]
+    lines += [f"by seal  {name}: its record can't be changed" for name in tagged.by_seal]
+    for weights in tagged.weights:
+        lines.append(f"{weights.name}: {weights}" if tagged.parts else str(weights))
+    yield Result("done", Exit.OK, tagged.path, None, tagged.to_dict(), lines)
 
 
 def strip(arguments: argparse.Namespace) -> Iterator[Result]:
     """Take the record off an artifact."""
-    yield _write(arguments, None)
-
-
-def _write(arguments: argparse.Namespace, record: Any) -> Result:
     from ..artifact.record_io import write_record
 
-    path = write_record(arguments.artifact, record, arguments.output)
-    fields = {"record": record and record.to_dict()}
-    return Result("done", Exit.OK, path, None, fields, [f"{path}:", *_record_lines(record)])
+    path = write_record(arguments.artifact, None, arguments.output)
+    lines = [f"{path}:", *_record_lines(None)]
+    yield Result("done", Exit.OK, path, None, {"record": None}, lines)
 
 
 def _each(

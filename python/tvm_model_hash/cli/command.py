@@ -313,12 +313,24 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command(
         "tag",
         actions.tag,
-        "put a record into an artifact, or replace it",
+        "put the record of a model into an artifact, or into all of a deployment that has a place "
+        "for one, and seal that",
         "code.ro --model model.onnx",
+        "deployment/ --model model.onnx",
     )
-    sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
+    sub.add_argument(
+        "artifact",
+        metavar="ARTIFACT",
+        help=f"{tagged_help}; or the directory of a deployment, whose files are replaced",
+    )
     sub.add_argument("--model", metavar="MODEL", required=True, help=model_help)
     sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
+    sub.add_argument(
+        "--force",
+        action="store_true",
+        help="also where there is the record of another model, weights of these names and shapes "
+        "that are not the model's, or a broken seal",
+    )
 
     sub = command(
         "strip", actions.strip, "remove the record from an artifact", "code.ro -o stock.ro"
