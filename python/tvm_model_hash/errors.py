@@ -21,6 +21,10 @@ class ModelHashError(ValueError):
         return _made_again, (type(self), self.args, self.__dict__)
 
 
+class ModelHashWarning(RuntimeWarning):
+    """What a hash was asked for goes on without one, or with less than it could have."""
+
+
 class ModelTypeError(ModelHashError):
     """What was given as a model is not an ``onnx.ModelProto``."""
 
@@ -71,6 +75,14 @@ class UnknownArtifactError(ArtifactError):
 
 class FixedRecordError(ArtifactError):
     """The record of an artifact can be read, but not changed, where it lies."""
+
+
+class UnloadableArtifactError(ArtifactError):
+    """The running TVM cannot load an artifact, which is for another machine or another TVM."""
+
+
+class RequirementError(ModelHashError):
+    """What is required of an artifact is nothing that a record could say."""
 
 
 class OutputError(ModelHashError):

@@ -396,7 +396,7 @@ def test_a_crash_is_status_2_and_one_line(directory, capsys, monkeypatch):
 def test_interrupted(directory):
     code = (
         "import os, signal, sys\nfrom tvm_model_hash.cli import actions, main\n"
-        "actions._show = lambda path: os.kill(os.getpid(), signal.SIGINT)\n"
+        "actions._show = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(main(['show', 'x']))"
     )
     result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)

@@ -102,13 +102,13 @@ def _model_file(path: str) -> Iterator[str]:
 
 def show(arguments: argparse.Namespace) -> Iterator[Result]:
     """Show what artifacts are and carry."""
-    return _each(arguments, _show)
+    return _each(arguments, lambda path: _show(path, arguments.follow_links))
 
 
-def _show(path: str) -> Result:
+def _show(path: str, follow_links: bool) -> Result:
     from ..checking.deployment import Deployment, read
 
-    found = read(path, take_broken=True)
+    found = read(path, take_broken=True, follow_links=follow_links)
     if isinstance(found, Deployment):
         return _show_deployment(path, found)
     written = f", by TVM {found.tvm_version}" if found.tvm_version else ""
@@ -209,6 +209,9 @@ def _container_text(artifact: Any) -> str:
 
 def check(arguments: argparse.Namespace) -> Iterator[Result]:
     """Check artifacts, or the files on devices, against a model."""
+    from ..checking.requirements import parse_requirements
+
+    require = parse_requirements(arguments.require)
     if not arguments.consistent and not arguments.paths:
         arguments.refuse("expected MODEL and ARTIFACT, or --consistent and ARTIFACT")
     model = None if arguments.consistent else arguments.paths[0]
@@ -218,20 +221,27 @@ def check(arguments: argparse.Namespace) -> Iterator[Result]:
     if (not artifacts) != bool(arguments.remote):
         arguments.refuse("--remote goes with --rpc and --tracker, and they with it")
     if arguments.remote:
-        if arguments.consistent or arguments.sealed:
-            arguments.refuse("--consistent and --sealed are for artifacts that lie here")
-        return _check_devices(arguments, model)
+        if arguments.consistent or arguments.sealed or arguments.follow_links:
+            arguments.refuse(
+                "--consistent, --sealed and --follow-links are for artifacts that lie here"
+            )
+        return _check_devices(arguments, model, require)
     from ..checking.expected import Expected
     from ..checking.verdict import check as check_against
     from ..checking.verdict import check_consistent
 
     expected = None if model is None else Expected(model)
+    options = {
+        "sealed": arguments.sealed,
+        "follow_links": arguments.follow_links,
+        "require": require,
+    }
 
     def check_one(path: str) -> Result:
         if expected is None:
-            verdict = check_consistent(path, sealed=arguments.sealed)
+            verdict = check_consistent(path, **options)
         else:
-            verdict = check_against(expected, path, sealed=arguments.sealed)
+            verdict = check_against(expected, path, **options)
         return _verdict_result(arguments, path, verdict)
 
     def is_of_the_model(error: Exception) -> bool:
@@ -240,11 +250,13 @@ def check(arguments: argparse.Namespace) -> Iterator[Result]:
     return _each(arguments, check_one, artifacts, is_of_the_model)
 
 
-def _check_devices(arguments: argparse.Namespace, model: str | None) -> Iterator[Result]:
+def _check_devices(
+    arguments: argparse.Namespace, model: str | None, require: dict[str, str]
+) -> Iterator[Result]:
     device_hash = _device_hash()
     if arguments.rpc:
         verdict = device_hash.check_server(
-            model, arguments.rpc, arguments.remote, arguments.key or ""
+            model, arguments.rpc, arguments.remote, arguments.key or "", require
         )
         host, port = arguments.rpc
         yield _verdict_result(arguments, f"{host}:{port}", verdict)
@@ -252,7 +264,7 @@ def _check_devices(arguments: argparse.Namespace, model: str | None) -> Iterator
     if arguments.key is None:
         arguments.refuse("--tracker takes --key")
     for device in device_hash.check_devices(
-        model, arguments.tracker, arguments.key, arguments.remote
+        model, arguments.tracker, arguments.key, arguments.remote, require
     ):
         if device.verdict is not None:
             yield _verdict_result(arguments, device.address, device.verdict)
@@ -323,7 +335,9 @@ def seal(arguments: argparse.Namespace) -> Iterator[Result]:
     from ..checking.manifest import read_seal
     from ..checking.manifest import seal as seal_directory
 
-    path = seal_directory(arguments.directory, arguments.ignore)
+    path = seal_directory(
+        arguments.directory, arguments.ignore, follow_links=arguments.follow_links
+    )
     sealed = read_seal(arguments.directory)
     fields = {
         "record": sealed.record and sealed.record.to_dict(),

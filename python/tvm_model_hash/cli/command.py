@@ -201,6 +201,10 @@ def make_parser() -> argparse.ArgumentParser:
         "code.ro, a library (.so, .dylib, .dll, .wasm, .a, .tar), a graph (.json), parameters (of "
         "TVM, .npz, tensor-cache.json, .safetensors), or the directory of a deployment"
     )
+    links_help = (
+        "take a symbolic link in a directory for the file that it leads to, also out of the "
+        "directory, as sha256sum -c does"
+    )
     tagged_help = (
         "code.ro, a graph (.json) or parameters (of TVM, .npz, tensor-cache.json, .safetensors), "
         "replaced unless -o is given"
@@ -218,6 +222,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("show", actions.show, "print the records of artifacts", "code.ro")
     sub.add_argument("paths", metavar="ARTIFACT", nargs="+", help=artifact_help)
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
 
     sub = command(
         "check",
@@ -254,6 +259,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--sealed",
         action="store_true",
         help="demand a seal, and that no other file lies there but what the seal says to ignore",
+    )
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
+    sub.add_argument(
+        "--require",
+        metavar="KEY=VALUE[,...]",
+        action="append",
+        default=[],
+        help="demand this of each record, as show prints it: target=llvm (or with the triple, as "
+        "far as you like: target=llvm:x86_64), tvm=0.19.0, shapes=x:1x16. Can be given several "
+        "times",
     )
     sub.add_argument(
         "--rpc", metavar="HOST:PORT", type=_address, help="check files on this RPC server of TVM"
@@ -293,6 +308,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="do not list files with such names below DIR (* stands for anything, / too), and say "
         "so in the manifest; never what runs or holds weights. Can be given several times",
     )
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
 
     sub = command(
         "tag",
