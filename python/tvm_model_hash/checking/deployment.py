@@ -12,6 +12,7 @@ from functools import cached_property
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
 from ..errors import ArtifactError, OutputError, UnknownArtifactError
+from ..files import is_directory, is_url, join, one_version
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
 from .manifest import MANIFEST_NAME, Seal, compare_with_seal, sealed_files
@@ -59,6 +60,7 @@ class Deployment:
     seal: Seal | None
 
     @classmethod
+    @one_version()
     def read(
         cls, directory: str | os.PathLike[str], files: Mapping[str, str] | None = None
     ) -> Deployment:
@@ -112,6 +114,11 @@ class Deployment:
         return disagreement(records, self.parts)
 
     @property
+    def is_listed_by_server(self) -> bool:
+        """Whether a web server's page said which files there are, which may leave some out."""
+        return any(path.startswith(("http://", "https://")) for path in self.files.values())
+
+    @property
     def sealed(self) -> frozenset[str]:
         """Names of the files that a manifest with a record covers."""
         if self.seal is None or self.seal.record is None:
@@ -158,13 +165,14 @@ class Deployment:
         return found[0] if found else None
 
 
+@one_version()
 def read(path: str | os.PathLike[str]) -> Artifact | Deployment:
     """Read whatever is at a path: one artifact, or a deployment in a directory or an archive.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The path.
+        The path, or a URL; at a web server that of a directory ends in ``/``.
 
     Returns
     -------
@@ -177,7 +185,7 @@ def read(path: str | os.PathLike[str]) -> Artifact | Deployment:
         raise them.
     """
     path = os.fsdecode(path)
-    if os.path.isdir(path):
+    if is_directory(path):
         return Deployment.read(path)
     try:
         return read_artifact(path)
@@ -194,7 +202,7 @@ def list_files(directory: str) -> dict[str, str]:
     Parameters
     ----------
     directory : str
-        The directory.
+        The directory, or its URL.
 
     Returns
     -------
@@ -203,11 +211,16 @@ def list_files(directory: str) -> dict[str, str]:
 
     Raises
     ------
+    RemoteError
+        If the directory cannot be listed behind its URL.
     ArtifactError
         If the directory cannot be read, or an artifact in it is a symbolic link to a place outside.
     SealError
         If it has a manifest, and something in it that a manifest can't list.
     """
+    if is_url(directory):
+        # No links: all that is listed is a file. A name that no manifest can list, none can miss.
+        return {name: join(directory, name) for name, _ in file_names(directory)}
     if os.path.lexists(os.path.join(directory, MANIFEST_NAME)):
         return {**sealed_files(directory), MANIFEST_NAME: os.path.join(directory, MANIFEST_NAME)}
     files = {}

@@ -21,7 +21,16 @@ from ..errors import (
     ModelHashError,
     SealError,
 )
-from ..files import FileState, file_sha256, locked, open_regular, replacing
+from ..files import (
+    FileState,
+    file_sha256,
+    join,
+    locked,
+    one_version,
+    open_regular,
+    refuse_url,
+    replacing,
+)
 from ..record import Record
 from .parts import check_complete, disagreement, file_names, read_parts
 
@@ -98,6 +107,7 @@ def seal(directory: str | os.PathLike[str]) -> str:
         over a minute; the manifest that is there is unchanged.
     """
     directory = os.fsdecode(directory)
+    refuse_url(directory)
     if not sealed_files(directory):
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
     with locked(directory):
@@ -144,7 +154,7 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
     SealError
         If there is no manifest, or it is not as :func:`seal` has written it, to the byte.
     """
-    return _read_manifest(os.path.join(os.fsdecode(directory), MANIFEST_NAME))
+    return _read_manifest(join(os.fsdecode(directory), MANIFEST_NAME))
 
 
 def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
@@ -174,6 +184,7 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     return found_seal
 
 
+@one_version()
 def verify_seal(directory: str | os.PathLike[str]) -> Seal:
     """Check that the files of a directory are the ones that its manifest lists.
 
@@ -223,7 +234,7 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
     BrokenSealError, SealError, ArtifactError
         As :func:`verify_seal`.
     """
-    path = os.path.join(directory, MANIFEST_NAME)
+    path = join(directory, MANIFEST_NAME)
     copy = files.get(MANIFEST_NAME, path)  # who made a copy has looked at where it is from
     found_seal = _read_manifest(copy, follow_symlinks=copy != path)
     listed = {file.name: file for file in found_seal.files}
@@ -343,7 +354,7 @@ def sealed_files(directory: str) -> dict[str, str]:
                     "put the file itself there, or remove it"
                 )
             _check_name(name)
-            files[name] = os.path.join(directory, name)
+            files[name] = join(directory, name)
     except ArtifactError as error:
         raise SealError(str(error)) from error
     return dict(sorted(files.items()))

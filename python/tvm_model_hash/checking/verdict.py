@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArtifactError, BrokenSealError, ModelHashError
+from ..errors import ArtifactError, BrokenSealError, ModelHashError, without_secrets
+from ..files import one_version
 from ..record import Record
 from . import deployment
 from .deployment import Deployment
@@ -111,6 +112,7 @@ class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users 
         self.verdict = verdict
 
 
+@one_version()
 def check(
     model_or_hash: onnx.ModelProto | Record | str | os.PathLike[str], artifact: Any
 ) -> Verdict:
@@ -121,13 +123,13 @@ def check(
     Parameters
     ----------
     model_or_hash : onnx.ModelProto, Record, str or os.PathLike
-        The model: an ``onnx.ModelProto``, the path of an ONNX file or of a ``hash.txt``, a model
+        The model: an ``onnx.ModelProto``, the path or URL of an ONNX file or ``hash.txt``, a model
         hash of 64 hexadecimal digits, or a record. An ONNX file without external data is parsed
         only if the hash of its bytes is not the one in the artifact; then the hash of its
         serialized form counts.
     artifact : str, os.PathLike, Executable, VirtualMachine or tvm.runtime.Module
-        The path of a file that TVM wrote, or of a directory with a deployment; or what was loaded
-        from them.
+        The path or URL of a file that TVM wrote, or of a directory with a deployment; or what was
+        loaded from them.
 
     Returns
     -------
@@ -139,6 +141,8 @@ def check(
     ------
     ArtifactError
         If the artifact cannot be read, or is no artifact.
+    RemoteError
+        If what a URL names cannot be read there, or changes meanwhile.
     InvalidHashError
         If a hash or a ``hash.txt`` is malformed.
     ModelHashError
@@ -161,6 +165,9 @@ def check(
             verdict = replace(verdict, reason=_difference(expected, verdict, found))
         if verdict.ok and found.unknown:
             verdict = replace(verdict, status=Status.NO_RECORD, reason=found.unknown)
+        if verdict.ok and found.deployment is not None and found.deployment.is_listed_by_server:
+            reason = f"{verdict.reason}; which files there are was taken from the server's list"
+            verdict = replace(verdict, reason=reason)
     return replace(verdict, deployment=found.deployment)
 
 
@@ -260,8 +267,9 @@ def read_path(path: str | os.PathLike[str]) -> Found:
         needs.append(f"{count} from a file of parameters")
     unknown = None
     if needs:
+        name = without_secrets(os.fsdecode(path))
         unknown = (
-            f"{os.fspath(path)!r} is of this model, but needs {' and '.join(needs)}, of which "
+            f"{name!r} is of this model, but needs {' and '.join(needs)}, of which "
             "nothing is known here: check the directory that they are in together"
         )
     return Found(artifact.record, lambda: artifact.inputs, unknown=unknown)
