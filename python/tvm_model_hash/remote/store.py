@@ -31,14 +31,16 @@ class StoreObject(Object):
     def __init__(self, url: str, file_system: Any, path: str) -> None:
         self._file_system, self._path = file_system, path
         with _asking(url):
-            info = file_system.info(path)
-            if info.get("type") == "directory":
-                raise RemoteError(f"cannot read {url!r}: it is a directory, expected a file")
-            size = info.get("size")
-            if not isinstance(size, int):
-                raise RemoteError(f"cannot read {url!r}: the store does not say how large it is")
+            # What a listing has said of it may be in other words than what is asked for later.
+            file_system.invalidate_cache()
             # A cache of its own would transfer what nobody asks for.
             self._file = file_system.open(path, "rb", cache_type="none")
+            # To open most files is to ask for this.
+            info = getattr(self._file, "details", None) or file_system.info(path)
+            if info.get("type") == "directory":
+                raise RemoteError(f"cannot read {url!r}: it is a directory, expected a file")
+            if not isinstance(info.get("size"), int):
+                raise RemoteError(f"cannot read {url!r}: the store does not say how large it is")
             self._can_seek = self._file.seekable()
         super().__init__(url, _state(info))
 
@@ -247,7 +249,7 @@ def entries(url: str) -> dict[str, bool]:
         listed = file_system.ls(path, detail=True)
     for info in listed:
         name, is_inner = info["name"], info["type"] == "directory"
-        if name.rstrip("/") == path.rstrip("/") and (is_inner or not info["size"]):
+        if name in (path, root) and not is_inner and not info["size"]:
             continue  # what some stores keep in the place of a directory
         below = name.removeprefix(root)
         if not name.startswith(root) or below in ("", ".", "..") or "/" in below:
