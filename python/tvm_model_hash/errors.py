@@ -7,6 +7,7 @@ Every message names what was found, what was expected and what to do about it.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # In a URL the user and the password stand before the host, and a store's signature behind a "?".
 _SECRETS = re.compile(
@@ -40,11 +41,16 @@ def _without_secrets(url: re.Match[str]) -> str:
 class ModelHashError(ValueError):
     """Base class of all errors that this package raises.
 
-    Secrets in URLs are left out of its message, which may end up in a log.
+    They can be pickled and copied with all that they have, and so come out of a pool of processes
+    as what they are. Secrets in URLs are left out of the message, which may end up in a log.
     """
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(without_secrets(x) if isinstance(x, str) else x for x in args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an error is made again by calling its class with its message alone.
+        return _made_again, (type(self), self.args, self.__dict__)
 
 
 class ModelTypeError(ModelHashError):
@@ -149,3 +155,11 @@ class UnsupportedTVMError(ModelHashError):
 
 class BuildMismatchError(ModelHashError):
     """The C++ library was built for another TVM than the one that is running."""
+
+
+def _made_again(
+    cls: type[ModelHashError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> ModelHashError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(attributes)
+    return error

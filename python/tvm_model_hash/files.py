@@ -358,6 +358,50 @@ def name_of(path: str) -> str:
     return os.path.basename(without_secrets(path))
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path is a URL that may stand for several, as in ``s3://bucket/models/*``.
+
+    Parameters
+    ----------
+    path : str
+        A path, in which a shell has replaced such patterns already, or a URL.
+
+    Returns
+    -------
+    is_pattern : bool
+    """
+    if not is_url(path):
+        return False
+    from .remote import store
+
+    return store.is_pattern(path)
+
+
+def expand(path: str) -> list[str]:
+    """Find what a URL stands for.
+
+    Parameters
+    ----------
+    path : str
+        A path or a URL.
+
+    Returns
+    -------
+    paths : list of str
+        The path itself, unless it is a pattern and something fits.
+
+    Raises
+    ------
+    RemoteError
+        If a directory can't be listed.
+    """
+    if not is_pattern(path):
+        return [path]
+    from .remote import store
+
+    return store.expand(path)
+
+
 def regular_size(path: str) -> int:
     """How many bytes a regular file has, without opening it where that can be.
 

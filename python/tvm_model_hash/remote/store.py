@@ -315,6 +315,15 @@ def parent(url: str) -> str:
     return url.rstrip("/").rpartition("/")[0]
 
 
+def is_pattern(url: str) -> bool:
+    """Whether there is a character in a URL for which :func:`expand` looks for names."""
+    return any(_is_magic(part, _protocol(url) in _WEB) for part in url.split("/")[3:])
+
+
+def _is_magic(part: str, is_web: bool) -> bool:
+    return re.search("[*[]" if is_web else "[*?[]", part) is not None
+
+
 def expand(pattern: str) -> list[str]:
     """Find what a URL with ``*``, ``?`` or ``[...]`` in its path stands for.
 
@@ -335,10 +344,9 @@ def expand(pattern: str) -> list[str]:
         If a directory can't be listed.
     """
     is_web = _protocol(pattern) in _WEB
-    magic = re.compile(r"[*[]" if is_web else r"[*?[]")
     scheme, _, rest = pattern.partition("://")
     first, *parts = rest.split("/")
-    begin = next((i for i, part in enumerate(parts) if magic.search(part)), None)
+    begin = next((i for i, part in enumerate(parts) if _is_magic(part, is_web)), None)
     if begin is None:
         return [pattern]
     found = [f"{scheme}://{'/'.join([first, *parts[:begin]])}"]
