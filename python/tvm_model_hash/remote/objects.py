@@ -7,6 +7,7 @@ import io
 import itertools
 import tempfile
 import threading
+import urllib.parse
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ MAX_REQUEST_BYTES = 8 << 20
 
 _KEPT_BYTES = 32 << 20
 
+_MAX_REASON = 500  # characters
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -225,6 +227,29 @@ class Object(ABC):
             f"{self.url!r} changed while it was read, from {_shown(self.state)} to {_shown(found)}"
             ": try again when nobody writes to it"
         )
+
+
+def reason_of(error: Exception, url: str) -> str:
+    """Say what a library of others' says went wrong, without what is secret in a URL.
+
+    Parameters
+    ----------
+    error : Exception
+        What it raised.
+    url : str
+        The URL that it was given, of which parts may stand in its message.
+
+    Returns
+    -------
+    reason : str
+    """
+    reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    parts = urllib.parse.urlsplit(url)
+    user, _, _ = parts.netloc.rpartition("@")
+    for secret in (user, *user.split(":"), parts.query):
+        for form in (secret, urllib.parse.unquote(secret)) if secret else ():
+            reason = reason.replace(form, "***")
+    return reason[:_MAX_REASON]
 
 
 def _shown(state: State) -> str:

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import RemoteError
-from .objects import MAX_REQUEST_BYTES, Object, State
+from .objects import MAX_REQUEST_BYTES, Object, State, reason_of
 
 _WEB = ("http", "https")
 _LOCAL = ("file", "local")
@@ -118,10 +118,10 @@ def _asking(url: str) -> Iterator[None]:
     except FileNotFoundError:
         raise RemoteError(f"cannot read {url!r}: there is nothing") from None
     except PermissionError as error:
-        raise RemoteError(f"cannot read {url!r}: not permitted ({error})") from None
+        raise RemoteError(f"cannot read {url!r}: not permitted ({reason_of(error, url)})") from None
     except Exception as error:  # those of a store's library are of no common type
         # Not "from error": the message of that may have secrets in it.
-        raise RemoteError(f"cannot read {url!r}: {type(error).__name__}: {error}") from None
+        raise RemoteError(f"cannot read {url!r}: {reason_of(error, url)}") from None
 
 
 def _located(url: str) -> tuple[Any, str]:
@@ -133,7 +133,7 @@ def _located(url: str) -> tuple[Any, str]:
     try:
         cls = get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
-        raise RemoteError(f"cannot read {url!r}: {error}") from None
+        raise RemoteError(f"cannot read {url!r}: {reason_of(error, url)}") from None
     with _asking(url):
         file_system = cls(**cls._get_kwargs_from_urls(url))
         return file_system, cls._strip_protocol(url)

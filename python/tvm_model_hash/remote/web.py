@@ -16,7 +16,7 @@ import fsspec
 from fsspec.asyn import sync
 
 from ..errors import RemoteError
-from .objects import BLOCK_BYTES, Object, State
+from .objects import BLOCK_BYTES, Object, State, reason_of
 
 _CONNECT_SECONDS, _SILENCE_SECONDS, _REQUEST_SECONDS = 30, 60, 300
 _CHUNK_BYTES = 1 << 20
@@ -213,7 +213,7 @@ class _talking_to:  # noqa: N801
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, RemoteError) or not isinstance(error, Exception):
             return
-        problem = f"{type(error).__name__}: {error}".removesuffix(": ")
+        problem = reason_of(error, self._url)
         if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
             problem = "the server does not answer in time"
         # Not "from error": the message of that may have secrets in it.

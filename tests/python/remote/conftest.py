@@ -1,129 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers on loopback, which count what they are asked for and what they send."""
+import io
+import shutil
+import tarfile
+import types
 
-import contextlib
-import email.utils
-import http.server
-import os
-import pathlib
-import threading
-import urllib.parse
-
+import artifacts
+import onnx
+import parameter_files
 import pytest
+from servers import s3_store, serving
+from tvm.runtime import vm_hash
 
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a directory, in parts too; what is odd about an answer is asked of the server."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.server.requests.append((self.path, self.headers.get("Range")))
-        odd = self.server.odd
-        if odd is not None and odd(self):
-            return
-        path = self.translate_path(self.path)
-        if os.path.isdir(path):
-            super().do_GET()
-            return
-        try:
-            with open(path, "rb") as file:
-                self.send_file(file)
-        except OSError:
-            self.send_error(404)
-
-    def send_file(self, file, ranges=True, etag=True):
-        status = os.fstat(file.fileno())
-        size, first, end = status.st_size, 0, status.st_size
-        wanted = self.headers.get("Range") if ranges and self.server.ranges else None
-        if wanted and size:
-            begin, _, last = wanted.removeprefix("bytes=").partition("-")
-            first, end = int(begin), min(int(last) + 1, size)
-            if first >= size:
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{size}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
-        else:
-            self.send_response(200)
-        if etag:
-            self.send_header("ETag", f'"{status.st_mtime_ns:x}-{size:x}"')
-            self.send_header("Last-Modified", email.utils.formatdate(status.st_mtime, usegmt=True))
-        self.send_header("Content-Length", str(end - first))
-        self.end_headers()
-        file.seek(first)
-        while first < end:
-            data = file.read(min(1 << 20, end - first))
-            self.wfile.write(data)
-            self.server.sent += len(data)
-            first += len(data)
-
-    def answer(self, status, body=b"", **headers):
-        """Send a short answer, whatever is in the file."""
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
-            if value is not None:
-                self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-        return True
-
-    def log_message(self, *arguments):
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, directory, ranges):
-        def handler(*arguments):
-            return Handler(*arguments, directory=directory)
-
-        super().__init__(("127.0.0.1", 0), handler)
-        self.directory = pathlib.Path(directory)
-        self.ranges = ranges
-        self.odd = None
-        self.requests, self.sent = [], 0
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
-
-    def of(self, name):
-        return self.url + urllib.parse.quote(str(name))
-
-    def reset(self):
-        self.requests, self.sent, self.odd = [], 0, None
-
-    def handle_error(self, request, client_address):
-        pass  # who has read enough hangs up
-
-
-@contextlib.contextmanager
-def serving(directory, ranges=True):
-    with Server(str(directory), ranges) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+from tvm_model_hash import seal
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Nothing of this machine's may take part."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    """Nothing of this machine's takes part."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory):
+    """A directory with everything that is read: artifacts, deployments, models."""
+    root = tmp_path_factory.mktemp("stored")
+    built = artifacts.build() / "small"
+    model, foreign = (artifacts.dense(artifacts.np.full((16, 32), x)) for x in (1, 2))
+    for name, one in {"good": model, "foreign": foreign}.items():
+        executable = artifacts.compile_model(one, get_hash=True)
+        vm_hash.save(executable, root / "models" / name, seal=False)
+        onnx.save(one, root / f"{name}.onnx")
+    good = root / "models" / "good"
+    shutil.copytree(good, root / "sealed")
+    seal(root / "sealed")
+    shutil.copytree(good, root / "models" / "bad")
+    code = (good / "code.ro").read_bytes()
+    (root / "models" / "bad" / "code.ro").write_bytes(code[: len(code) // 2])
+    single = root / "files"
+    single.mkdir()
+    parameter_files.write_all(single)
+    for name in ("single.so", "single.tar", "plain.tar", "code.ro", "late.ro", "consts"):
+        shutil.copy(built / name, single / name)
+    for name, mode in (("package.tar", "w"), ("package.tar.gz", "w:gz")):
+        with tarfile.open(root / name, mode) as archive:
+            for path in sorted(good.iterdir()):
+                archive.add(path, path.name)
+            if mode == "w:gz":  # larger than what is transferred at once, and not compressible
+                noise = artifacts.np.random.default_rng(0).bytes(200_000)
+                entry = tarfile.TarInfo("noise")
+                entry.size = len(noise)
+                archive.addfile(entry, io.BytesIO(noise))
+    onnx.save(
+        onnx.load(root / "good.onnx"),
+        root / "external.onnx",
+        save_as_external_data=True,
+        location="weights of it.bin",
+        size_threshold=0,
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def store(stored):
+    """A web server with ranges that has all of it."""
+    with serving(stored) as server:
+        yield server
 
 
 @pytest.fixture
 def web(tmp_path):
-    """A server with ranges, of a directory of the test's own."""
+    """A web server with ranges, of a directory of the test's own."""
     directory = tmp_path / "served"
     directory.mkdir()
     with serving(directory) as server:
         yield server
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """An S3 server of the test's own, with an empty bucket."""
+    with s3_store() as (environment, client, requests):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+        def put(key, content, bucket="bucket"):
+            body = content if isinstance(content, bytes) else content.read_bytes()
+            client.put_object(Bucket=bucket, Key=key, Body=body)
+
+        yield types.SimpleNamespace(put=put, client=client, requests=requests)
