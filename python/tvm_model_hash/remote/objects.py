@@ -60,7 +60,7 @@ class _Blocks:
     def put(self, key: tuple[int, int], data: bytes) -> None:
         with self._lock:
             self._blocks[key] = data
-            if len(self._blocks) > _KEPT_BYTES // BLOCK_BYTES:
+            while len(self._blocks) > _KEPT_BYTES // BLOCK_BYTES:
                 self._blocks.popitem(last=False)
 
 

@@ -90,7 +90,9 @@ def test_a_seal_is_checked_there(web, stored):
 def test_a_list_need_not_be_complete_which_a_match_says(store, stored):
     remarks = check(stored / "good.onnx", store.of("sealed/")).remarks
     assert any("which files there are is what the server's list says" in text for text in remarks)
-    assert not any("server" in text for text in check(stored / "good.onnx", stored / "sealed").remarks)
+    assert not any(
+        "server" in text for text in check(stored / "good.onnx", stored / "sealed").remarks
+    )
 
 
 def test_a_large_library_is_told_of_by_little(web, stored):
