@@ -92,7 +92,9 @@ class Seal:
         -------
         ignores : bool
         """
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored)
+        return name != HASH_FILE_NAME and any(
+            fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored
+        )
 
     def beside(self, names: Iterable[str]) -> tuple[str, ...]:
         """Find the files of a directory that are not listed, nor the manifest itself.
@@ -164,14 +166,13 @@ def seal(directory: str | os.PathLike[str], ignore: Collection[str] = ()) -> str
     with locked(directory):
         files = files_to_list()
         before = _states(files)
-        all_files = sealed_files(directory)
-        parts = read_parts(all_files).parts
-        for name in (*(part.file for part in parts), HASH_FILE_NAME):
-            if name in all_files and patterns.ignores(name):
+        parts = read_parts(sealed_files(directory)).parts
+        for part in parts:
+            if patterns.ignores(part.file):
                 raise SealError(
-                    f"cannot seal {directory!r}: {name!r} is of the deployment, and a pattern of "
-                    "what is to be ignored takes it in: what runs or holds weights, or says of "
-                    "which model they are, is never ignored. Give a narrower pattern"
+                    f"cannot seal {directory!r}: {part.file!r} is of the deployment "
+                    f"({part.artifact.kind}), and a pattern of what is to be ignored takes it in. "
+                    "What runs or holds weights is never ignored: give a narrower pattern"
                 )
         if parts:
             check_complete(directory, parts)
@@ -367,12 +368,10 @@ def _further_parts(
     further = {name for name in files if name not in listed and name != MANIFEST_NAME}
     if not further:
         return ()
-    try:
-        return tuple(part.name for part in read_parts(files).parts if part.name in further)
-    except ModelHashError:
-        if is_broken:  # what was changed may be unreadable for that
-            return ()
-        raise
+    # What was changed may be unreadable for that.
+    damaged: dict[str, str] | None = {} if is_broken else None
+    parts = {part.name for part in read_parts(files, damaged).parts}
+    return tuple(name for name in files if name in further & (parts | (damaged or {}).keys()))
 
 
 def _check_replaceable(path: str) -> None:

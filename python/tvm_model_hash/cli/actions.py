@@ -147,8 +147,10 @@ def _show_deployment(path: str, deployment: Any) -> Result:
         status, exit_status, reason = "broken_seal", Exit.BROKEN_SEAL, str(broken)
     elif reason:
         status, exit_status = "mismatch", Exit.MISMATCH
-    if reason:
-        lines.append(Colored(status, f"{status.replace('_', ' ')}: {reason}"))
+    if broken:
+        lines += _broken_lines(str(reason), broken)
+    elif reason:
+        lines.append(Colored(status, f"{status}: {reason}"))
     fields = {
         "kind": "deployment",
         "record": record and record.to_dict(),
@@ -159,6 +161,19 @@ def _show_deployment(path: str, deployment: Any) -> Result:
         "changed": list(broken.changed) if broken else [],
     }
     return Result(status, exit_status, path, reason, fields, lines)
+
+
+def _broken_lines(reason: str, broken: Any) -> list[str]:
+    """Say how a seal is broken, of an error or a verdict that has the names of the files."""
+    from ..checking.manifest import MANIFEST_NAME
+
+    if MANIFEST_NAME in broken.changed:
+        return [Colored("broken_seal", f"broken seal: {reason}")]
+    lines = [f"missing  {name}" for name in broken.missing]
+    lines += [f"changed  {name}" for name in broken.changed]
+    lines += [f"extra    {name}" for name in broken.extra]
+    head = "broken seal: the files are not the ones that were sealed"
+    return [Colored("broken_seal", head), *lines]
 
 
 def _artifact_text(artifact: Any) -> str:
@@ -251,6 +266,8 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
 
     status, expected, found = verdict.status, verdict.expected, verdict.found
     lines: list[str] = [Colored(status.value, str(verdict))]
+    if status is Status.BROKEN_SEAL:
+        lines = _broken_lines(verdict.reason, verdict)
     if status in (Status.EQUIVALENT, Status.MISMATCH) and expected is not None:
         model = "no record" if found is None else found.model
         if model != expected.model:

@@ -138,10 +138,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         argcomplete.autocomplete(parser)
     arguments, rest = parser.parse_known_args(argv)
     # Options may stand between the paths, where argparse takes what follows for too much.
-    if rest and hasattr(arguments, "paths") and not any(word.startswith("-") for word in rest):
+    unknown = [word for word in rest if word.startswith("-") or not hasattr(arguments, "paths")]
+    if unknown:
+        arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
         arguments.paths += rest
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from ..errors import without_secrets
+from ..progress import escaped
 
 PROGRAM = "tvm-model-hash"
 
@@ -172,7 +173,7 @@ def printable(text: str, stream: TextIO) -> str:
     Parameters
     ----------
     text : str
-        A text with names that come from files.
+        A text; names in it may come from files, and write a verdict of their own.
     stream : file object
         Where it is to be written.
 
@@ -181,10 +182,8 @@ def printable(text: str, stream: TextIO) -> str:
     text : str
         One line.
     """
-    # A name could move the cursor and write a verdict of its own.
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in without_secrets(text))
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
+    return escaped(without_secrets(text)).encode(encoding, "backslashreplace").decode(encoding)
 
 
 class Colored(str):

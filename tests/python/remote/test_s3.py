@@ -2,11 +2,14 @@
 """A store of models in S3: listed, told apart, and read by parts."""
 
 import json
+import re
+import shlex
 import types
 
 import numpy as np
 import pytest
 import tvm
+from conftest import ROOT
 from tvm.runtime import vm_hash
 
 from tvm_model_hash import (
@@ -54,6 +57,18 @@ def test_a_whole_store(s3, stored, capsys):
     done = command("check", "--consistent", "s3://bucket/none/*")
     assert done.returncode == 2
     assert "there is nothing" in done.out + done.err
+
+
+def test_the_commands_that_the_readme_shows(s3, stored, store, monkeypatch, capsys):
+    put_tree(s3, stored / "models" / "good", "models/good")
+    monkeypatch.chdir(stored)
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^tvm-model-hash (.*://.*?)(?: +#.*)?$", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        here = command.replace("https://models.example/deployment/", store.of("models/good/"))
+        here = here.replace("model.onnx", "good.onnx")
+        assert main(shlex.split(here)) == 0, capsys.readouterr()
 
 
 def test_a_library_is_told_of_by_few_requests(s3, stored):
