@@ -3,6 +3,7 @@
 
 import contextlib
 import email.utils
+import http.client
 import http.server
 import logging
 import os
@@ -128,7 +129,13 @@ def s3_store():
     logger.propagate = False
     logger.addHandler(counter)
     try:
-        address = "http://{}:{}".format(*server.get_host_and_port())
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        # What was stored in one before is in the process, and not in the server.
+        connection = http.client.HTTPConnection(host, port)
+        connection.request("POST", "/moto-api/reset", b"")
+        assert connection.getresponse().status == 200
+        connection.close()
         environment = {
             "AWS_ACCESS_KEY_ID": "tester",
             "AWS_SECRET_ACCESS_KEY": "nothing secret",

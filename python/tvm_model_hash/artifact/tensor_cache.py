@@ -116,7 +116,7 @@ class TensorCache(Carrier):
             found = regular_size(path)
         except ArtifactError as error:
             raise ArtifactError(
-                f"{self._source.name} is incomplete: its shard is not there: {error}"
+                f"{self._source.name} is incomplete: cannot read its shard: {error}"
             ) from error
         if found != size:
             raise ArtifactError(

@@ -86,6 +86,8 @@ class StoreObject(Object):
 
     def stream(self) -> Iterator[bytes]:  # noqa: D102
         with _asking(self.url):
+            if self._can_seek:
+                self._file.seek(0)
             while data := self._read(MAX_REQUEST_BYTES):
                 yield data
         self.check_unchanged()
