@@ -37,7 +37,7 @@ import tvm_model_hash
 from tvm_model_hash import Record, Status, check, model_hash, model_record
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests" / "python"))
-from servers import serving  # noqa: E402
+from servers import serving
 
 ROUNDS = 5
 MEGA, MIB = 10**6, 1 << 20

@@ -28,7 +28,6 @@ from .json_text import (
 from .tensor_names import tensor_names
 
 _METADATA, _RECORDS = "metadata", "records"
-_MAX_NAME_LENGTH = 1024  # more than any file system has
 
 
 class TensorCache(Carrier):
@@ -101,8 +100,7 @@ class TensorCache(Carrier):
         """Check that a shard is there, as large as it is said to be; its name."""
         name, size = shard["dataPath"], shard.get("nbytes")
         # TVM's loaders join any path; a cache whose weights lie elsewhere is not one to check.
-        is_name = isinstance(name, str) and 0 < len(name) <= _MAX_NAME_LENGTH
-        if not is_name or name in (".", "..") or set(name) & set("/\\\0"):
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
             raise self._damaged(f"a shard is {short(name)}, expected the name of a file beside it")
         if shard.get("format") != "raw-shard":
             raise self._damaged(
@@ -115,8 +113,9 @@ class TensorCache(Carrier):
         try:
             found = regular_size(path)
         except ArtifactError as error:
+            reason = str(error).rpartition(": ")[2]  # without the path, which may be long
             raise ArtifactError(
-                f"{self._source.name} is incomplete: cannot read its shard: {error}"
+                f"{self._source.name} is incomplete: cannot read its shard {short(path)}: {reason}"
             ) from error
         if found != size:
             raise ArtifactError(
