@@ -53,6 +53,10 @@ class ModelHashError(ValueError):
         return _made_again, (type(self), self.args, self.__dict__)
 
 
+class ModelHashWarning(RuntimeWarning):
+    """What a hash was asked for goes on without one, or with less than it could have."""
+
+
 class ModelTypeError(ModelHashError):
     """What was given as a model is not an ``onnx.ModelProto``."""
 
@@ -107,6 +111,14 @@ class FixedRecordError(ArtifactError):
 
 class RemoteError(ModelHashError):
     """What lies behind a URL cannot be read there, or changed while it was read."""
+
+
+class UnloadableArtifactError(ArtifactError):
+    """The running TVM cannot load an artifact, which is for another machine or another TVM."""
+
+
+class RequirementError(ModelHashError):
+    """What is required of an artifact is nothing that a record could say."""
 
 
 class OutputError(ModelHashError):

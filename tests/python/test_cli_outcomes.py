@@ -189,8 +189,7 @@ def test_several_have_a_line_each_and_a_summary(directory, capsys):
         "match        sealed: same model\n"
         "mismatch     tuned: same graph, other weights\n"
         "error        missing: cannot read 'missing': No such file or directory\n"
-        "match        open: same model; not sealed: whose the files are was checked, not their "
-        "contents bit by bit\n"
+        "match        open: same model; not sealed\n"
         "4 artifacts: 2 match, 1 mismatch, 1 error\n",
         "",
     )
@@ -216,6 +215,15 @@ def test_a_model_is_read_once_for_several(model, directory, capsys, monkeypatch)
         main(["check", model, *artifacts[:count]])
         assert opened == [model, model]  # what it is, and its hash
         assert len(recorded) == (count > 1 or model == "same.onnx")
+
+
+def test_the_row_of_a_broken_seal_is_brief(directory, capsys):
+    main(["check", "--sealed", "model.onnx", "broken", "noted"])
+    assert capsys.readouterr().out == (
+        "broken seal  broken: missing 'hash.txt'; changed 'lib.so'; extra 'old.ro'\n"
+        "broken seal  noted: extra 'notes.log'\n"
+        "2 artifacts: 2 broken seal\n"
+    )
 
 
 def test_options_may_stand_between_paths(directory, capsys):
@@ -388,7 +396,7 @@ def test_a_crash_is_status_2_and_one_line(directory, capsys, monkeypatch):
 def test_interrupted(directory):
     code = (
         "import os, signal, sys\nfrom tvm_model_hash.cli import actions, main\n"
-        "actions._show = lambda path: os.kill(os.getpid(), signal.SIGINT)\n"
+        "actions._show = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(main(['show', 'x']))"
     )
     result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from .deployment import Deployment
 from .expected import Expected
 from .manifest import MANIFEST_NAME, require_nothing_beside
 from .no_record import why_no_record, why_not_known
+from .requirements import Answer, check_requirements, compare_records, records_of
 
 if TYPE_CHECKING:
     import onnx
@@ -30,9 +31,10 @@ class Status(str, enum.Enum):
     MATCH = "match"
     #: The model was serialized differently, and computes the same: graph and weights are equal.
     EQUIVALENT = "equivalent"
-    #: The artifact is of another model, or its parts are of several.
+    #: The artifact is of another model, or its parts are of several; or it was compiled in another
+    #: way than is required.
     MISMATCH = "mismatch"
-    #: The artifact, or one of its parts, does not say which model it is of.
+    #: The artifact, or one of its parts, does not say which model it is of, or what is required.
     NO_RECORD = "no_record"
     #: The files are not the ones that were sealed.
     BROKEN_SEAL = "broken_seal"
@@ -165,12 +167,21 @@ class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users 
         self.verdict = verdict
 
 
+# Nobody can see of a hash what it was taken of.
+_FILE_SUM = (
+    "if this hash is sha256sum of a model with external data: that is not the model's hash, which "
+    "covers the data too; check with the model's file"
+)
+
+
 @one_version()
 def check(
     model_or_hash: onnx.ModelProto | Record | Expected | str | os.PathLike[str],
     artifact: Any,
     *,
     sealed: bool = False,
+    follow_links: bool = False,
+    require: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Check an artifact against a model.
 
@@ -190,6 +201,14 @@ def check(
     sealed : bool
         Whether a seal is demanded, and that nothing lies beside the files that it lists but what it
         says to ignore.
+    follow_links : bool
+        Whether a symbolic link in a directory stands for the file that it leads to, wherever that
+        lies, for directories that a store has made of links. By default one that leads out of the
+        directory is an error.
+    require : mapping of str to str, optional
+        Further fields that the records must have, ``{"target": "llvm", "tvm": "0.19.0"}`` for
+        example: another value is a mismatch, and what does not say is no match either. A target
+        may be named by its kind alone.
 
     Returns
     -------
@@ -205,11 +224,14 @@ def check(
         If what a URL names cannot be read there, or changes meanwhile.
     InvalidHashError
         If a hash or a ``hash.txt`` is malformed.
+    RequirementError
+        If no record could have what is required.
     ModelHashError
         If the model cannot be read or digested.
     """
+    check_requirements(require or {})
     expected = model_or_hash if isinstance(model_or_hash, Expected) else Expected(model_or_hash)
-    found = read(artifact)
+    found = _read(artifact, follow_links)
     if found.broken or found.disagreement:
         verdict = _worse_than_any_model(found, expected.record_beside(found.record))
     else:
@@ -220,23 +242,31 @@ def check(
             verdict = replace(verdict, reason=_difference(expected, verdict, found))
         elif found.why_no_record:
             verdict = replace(verdict, reason=f"{verdict.reason}: {found.why_no_record}")
-    verdict = _complete(verdict, found, artifact, sealed)
+    verdict = _complete(verdict, found, artifact, sealed, require or {})
     if expected.hash_path and _lies_in(expected.hash_path, artifact):
         remark = (
             f"{expected.hash_path!r} lies in {os.fsdecode(artifact)!r} itself: this compares the "
             "deployment with what it says of itself, not with a model that you know"
         )
         verdict = replace(verdict, remarks=(remark, *verdict.remarks))
+    if verdict.status is Status.MISMATCH and expected.is_hash and not found.disagreement:
+        verdict = replace(verdict, remarks=(*verdict.remarks, _FILE_SUM))
     return verdict
 
 
 @one_version()
-def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
+def check_consistent(
+    artifact: Any,
+    *,
+    sealed: bool = False,
+    follow_links: bool = False,
+    require: Mapping[str, str] | None = None,
+) -> Verdict:
     """Check that an artifact is of one model, whichever that is, and its parts belong together.
 
     Parameters
     ----------
-    artifact, sealed
+    artifact, sealed, follow_links, require
         As in :func:`check`.
 
     Returns
@@ -249,8 +279,11 @@ def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
     ------
     ArtifactError
         If the artifact cannot be read, or is no artifact.
+    RequirementError
+        If no record could have what is required.
     """
-    found = read(artifact)
+    check_requirements(require or {})
+    found = _read(artifact, follow_links)
     if found.broken or found.disagreement:
         verdict = _worse_than_any_model(found, None)
     elif found.record is None:
@@ -261,7 +294,13 @@ def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
         verdict = Verdict(
             Status.MATCH, None, found.record, f"all of it is of model {found.record.model}"
         )
-    return _complete(verdict, found, artifact, sealed)
+    return _complete(verdict, found, artifact, sealed, require or {})
+
+
+def _read(artifact: Any, follow_links: bool) -> Found:
+    if isinstance(artifact, (str, os.PathLike)):
+        return read_path(artifact, follow_links)
+    return read(artifact)
 
 
 def _worse_than_any_model(found: Found, expected: Record | None) -> Verdict:
@@ -274,18 +313,25 @@ def _worse_than_any_model(found: Found, expected: Record | None) -> Verdict:
         Status.BROKEN_SEAL,
         expected,
         found.record,
-        str(broken),
+        "; and ".join(filter(None, (str(broken), found.disagreement))),
         missing=broken.missing,
         extra=broken.extra,
         changed=broken.changed,
     )
 
 
-def _complete(verdict: Verdict, found: Found, artifact: Any, sealed: bool) -> Verdict:
-    """Say what does not depend on the model: what nothing is known of, and what the seal covers."""
+def _complete(
+    verdict: Verdict, found: Found, artifact: Any, sealed: bool, require: Mapping[str, str]
+) -> Verdict:
+    """Say what does not depend on the model: how it was compiled, what nothing is known of, ..."""
     verdict = replace(verdict, deployment=found.deployment)
-    if verdict.ok and found.unknown:
-        verdict = replace(verdict, status=Status.NO_RECORD, reason=found.unknown)
+    if verdict.ok:
+        answer = _answer(require, found)
+        unknown = found.unknown or answer.unknown
+        if answer.unmet:
+            verdict = replace(verdict, status=Status.MISMATCH, reason=answer.unmet)
+        elif unknown:
+            verdict = replace(verdict, status=Status.NO_RECORD, reason=unknown)
     if not verdict.ok:
         return verdict
     if sealed:
@@ -293,6 +339,12 @@ def _complete(verdict: Verdict, found: Found, artifact: Any, sealed: bool) -> Ve
     if verdict.ok and isinstance(artifact, (str, os.PathLike)):
         verdict = replace(verdict, remarks=_scope(verdict))
     return verdict
+
+
+def _answer(require: Mapping[str, str], found: Found) -> Answer:
+    if found.deployment is None:
+        return compare_records(require, [("the artifact", found.record, True)])
+    return compare_records(require, records_of(found.deployment.parts))
 
 
 def _with_a_seal(verdict: Verdict, artifact: Any) -> Verdict:
@@ -427,9 +479,9 @@ def read(artifact: Any) -> Found:
 
 @read.register(str)
 @read.register(os.PathLike)
-def read_path(path: str | os.PathLike[str]) -> Found:
+def read_path(path: str | os.PathLike[str], follow_links: bool = False) -> Found:
     """Read a file, or the deployment in a directory."""
-    artifact = deployment.read(path, take_broken=True)
+    artifact = deployment.read(path, take_broken=True, follow_links=follow_links)
     if isinstance(artifact, Deployment):
         return read_deployment(artifact)
     needs = ["the kernels of a library"] * artifact.needs_kernels
@@ -470,7 +522,10 @@ def read_deployment(found: Deployment) -> Found:
 def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
     reason = verdict.reason
     if expected.file_hash not in (None, verdict.expected and verdict.expected.model):
-        reason += ", once parsed: the file's own bytes have another hash"
+        if expected.has_external_data:
+            reason += ", with its external data"
+        else:
+            reason += ", once parsed: the file's own bytes have another hash"
     if found.deployment is not None and found.deployment.by_seal:
         named = ", ".join(repr(part.name) for part in found.deployment.by_seal)
         reason += f"; {named} carries no record, and is covered by the seal"
@@ -478,6 +533,14 @@ def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
 
 
 def _difference(expected: Expected, verdict: Verdict, found: Found) -> str:
+    found_model = verdict.found and verdict.found.model
+    if expected.file_hash == found_model and expected.has_external_data:
+        return (
+            f"the artifact has the SHA-256 of {expected.path!r} alone, and the model has external "
+            "data, of which that says nothing: the hash of such a model is not sha256sum of its "
+            "file. Compile it with get_hash=True, or, where it is known to be of this model, tag "
+            "it with the model instead of the sum"
+        )
     # A sentence only if a model is at hand; the digests have found the difference already.
     graphs = {record and record.graph for record in (verdict.expected, verdict.found)}
     if len(graphs) == 1 or expected.interface is None:

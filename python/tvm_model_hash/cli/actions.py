@@ -103,13 +103,13 @@ def _model_file(path: str) -> Iterator[str]:
 
 def show(arguments: argparse.Namespace) -> Iterator[Result]:
     """Show what artifacts are and carry."""
-    return _each(arguments, _show)
+    return _each(arguments, lambda path: _show(path, arguments.follow_links))
 
 
-def _show(path: str) -> Result:
+def _show(path: str, follow_links: bool) -> Result:
     from ..checking.deployment import Deployment, read
 
-    found = read(path, take_broken=True)
+    found = read(path, take_broken=True, follow_links=follow_links)
     if isinstance(found, Deployment):
         return _show_deployment(path, found)
     written = f", by TVM {found.tvm_version}" if found.tvm_version else ""
@@ -148,7 +148,7 @@ def _show_deployment(path: str, deployment: Any) -> Result:
     elif reason:
         status, exit_status = "mismatch", Exit.MISMATCH
     if broken:
-        lines += _broken_lines(str(reason), broken)
+        lines += _broken_lines(str(reason), broken, deployment)
     elif reason:
         lines.append(Colored(status, f"{status}: {reason}"))
     fields = {
@@ -163,17 +163,35 @@ def _show_deployment(path: str, deployment: Any) -> Result:
     return Result(status, exit_status, path, reason, fields, lines)
 
 
-def _broken_lines(reason: str, broken: Any) -> list[str]:
+def _broken_lines(reason: str, broken: Any, deployment: Any) -> list[str]:
     """Say how a seal is broken, of an error or a verdict that has the names of the files."""
     from ..checking.manifest import MANIFEST_NAME
 
     if MANIFEST_NAME in broken.changed:
         return [Colored("broken_seal", f"broken seal: {reason}")]
-    lines = [f"missing  {name}" for name in broken.missing]
-    lines += [f"changed  {name}" for name in broken.changed]
-    lines += [f"extra    {name}" for name in broken.extra]
+    lines = [f"{how:7}  {name}" for how, names in _differences(broken) for name in names]
+    if deployment.disagreement:
+        lines.append(Colored("mismatch", f"besides, {deployment.disagreement}"))
     head = "broken seal: the files are not the ones that were sealed"
     return [Colored("broken_seal", head), *lines]
+
+
+def _brief(verdict: Any) -> str | None:
+    """The row of a broken seal: which files, and not what they were to be."""
+    from ..checking.manifest import MANIFEST_NAME
+
+    differences = _differences(verdict)
+    if not differences or MANIFEST_NAME in verdict.changed:
+        return None
+    return "; ".join(
+        f"{how} {', '.join(map(repr, names[:3]))}" + (", ..." if len(names) > 3 else "")
+        for how, names in differences
+    )
+
+
+def _differences(broken: Any) -> list[tuple[str, tuple[str, ...]]]:
+    found = ("missing", broken.missing), ("changed", broken.changed), ("extra", broken.extra)
+    return [(how, names) for how, names in found if names]
 
 
 def _artifact_text(artifact: Any) -> str:
@@ -192,6 +210,9 @@ def _container_text(artifact: Any) -> str:
 
 def check(arguments: argparse.Namespace) -> Iterator[Result]:
     """Check artifacts, or the files on devices, against a model."""
+    from ..checking.requirements import parse_requirements
+
+    require = parse_requirements(arguments.require)
     if not arguments.consistent and not arguments.paths:
         arguments.refuse("expected MODEL and ARTIFACT, or --consistent and ARTIFACT")
     model = None if arguments.consistent else arguments.paths[0]
@@ -201,20 +222,27 @@ def check(arguments: argparse.Namespace) -> Iterator[Result]:
     if (not artifacts) != bool(arguments.remote):
         arguments.refuse("--remote goes with --rpc and --tracker, and they with it")
     if arguments.remote:
-        if arguments.consistent or arguments.sealed:
-            arguments.refuse("--consistent and --sealed are for artifacts that lie here")
-        return _check_devices(arguments, model)
+        if arguments.consistent or arguments.sealed or arguments.follow_links:
+            arguments.refuse(
+                "--consistent, --sealed and --follow-links are for artifacts that lie here"
+            )
+        return _check_devices(arguments, model, require)
     from ..checking.expected import Expected
     from ..checking.verdict import check as check_against
     from ..checking.verdict import check_consistent
 
     expected = None if model is None else Expected(model)
+    options = {
+        "sealed": arguments.sealed,
+        "follow_links": arguments.follow_links,
+        "require": require,
+    }
 
     def check_one(path: str) -> Result:
         if expected is None:
-            verdict = check_consistent(path, sealed=arguments.sealed)
+            verdict = check_consistent(path, **options)
         else:
-            verdict = check_against(expected, path, sealed=arguments.sealed)
+            verdict = check_against(expected, path, **options)
         return _verdict_result(arguments, path, verdict)
 
     def is_of_the_model(error: Exception) -> bool:
@@ -223,11 +251,13 @@ def check(arguments: argparse.Namespace) -> Iterator[Result]:
     return _each(arguments, check_one, artifacts, is_of_the_model)
 
 
-def _check_devices(arguments: argparse.Namespace, model: str | None) -> Iterator[Result]:
+def _check_devices(
+    arguments: argparse.Namespace, model: str | None, require: dict[str, str]
+) -> Iterator[Result]:
     device_hash = _device_hash()
     if arguments.rpc:
         verdict = device_hash.check_server(
-            model, arguments.rpc, arguments.remote, arguments.key or ""
+            model, arguments.rpc, arguments.remote, arguments.key or "", require
         )
         host, port = arguments.rpc
         yield _verdict_result(arguments, f"{host}:{port}", verdict)
@@ -235,7 +265,7 @@ def _check_devices(arguments: argparse.Namespace, model: str | None) -> Iterator
     if arguments.key is None:
         arguments.refuse("--tracker takes --key")
     for device in device_hash.check_devices(
-        model, arguments.tracker, arguments.key, arguments.remote
+        model, arguments.tracker, arguments.key, arguments.remote, require
     ):
         if device.verdict is not None:
             yield _verdict_result(arguments, device.address, device.verdict)
@@ -267,11 +297,10 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
     status, expected, found = verdict.status, verdict.expected, verdict.found
     lines: list[str] = [Colored(status.value, str(verdict))]
     if status is Status.BROKEN_SEAL:
-        lines = _broken_lines(verdict.reason, verdict)
-    if status in (Status.EQUIVALENT, Status.MISMATCH) and expected is not None:
-        model = "no record" if found is None else found.model
-        if model != expected.model:
-            lines += [f"expected  {expected.model}", f"found     {model}"]
+        lines = _broken_lines(verdict.reason, verdict, verdict.deployment)
+    differ = expected and found and expected.model != found.model
+    if differ and status not in (Status.MATCH, Status.NO_RECORD):
+        lines += [f"expected  {expected.model}", f"found     {found.model}"]
     lines += verdict.remarks
     exits = {
         Status.MATCH: Exit.OK,
@@ -286,7 +315,8 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
         verdict.reason,
         verdict.to_dict(),
         lines,
-        verdict.remarks,
+        tuple(r.partition(": ")[0] if r.startswith("not sealed") else r for r in verdict.remarks),
+        brief=_brief(verdict),
     )
 
 
@@ -306,7 +336,9 @@ def seal(arguments: argparse.Namespace) -> Iterator[Result]:
     from ..checking.manifest import read_seal
     from ..checking.manifest import seal as seal_directory
 
-    path = seal_directory(arguments.directory, arguments.ignore)
+    path = seal_directory(
+        arguments.directory, arguments.ignore, follow_links=arguments.follow_links
+    )
     sealed = read_seal(arguments.directory)
     fields = {
         "record": sealed.record and sealed.record.to_dict(),

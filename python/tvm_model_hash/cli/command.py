@@ -104,6 +104,8 @@ def _results(arguments: argparse.Namespace, report: Report) -> Iterator[Result]:
 def _forget_output() -> None:
     """Keep the interpreter from flushing, when it ends, what can't be written."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -213,6 +215,10 @@ def make_parser() -> argparse.ArgumentParser:
         "TVM, .npz, tensor-cache.json, .safetensors), or the directory of a deployment; or the URL "
         "of one"
     )
+    links_help = (
+        "take a symbolic link in a directory for the file that it leads to, also out of the "
+        "directory, as sha256sum -c does"
+    )
     tagged_help = (
         "code.ro, a graph (.json) or parameters (of TVM, .npz, tensor-cache.json, .safetensors), "
         "replaced unless -o is given"
@@ -234,6 +240,7 @@ def make_parser() -> argparse.ArgumentParser:
         "show", actions.show, "print the records of artifacts", "code.ro", reads_urls=True
     )
     sub.add_argument("paths", metavar="ARTIFACT", nargs="+", help=artifact_help)
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
 
     sub = command(
         "check",
@@ -248,7 +255,8 @@ def make_parser() -> argparse.ArgumentParser:
             f"{PROGRAM} check [options] MODEL ARTIFACT...\n"
             f"       {PROGRAM} check [options] --consistent ARTIFACT...\n"
             f"       {PROGRAM} check [options] MODEL --rpc HOST:PORT --remote PATH...\n"
-            f"       {PROGRAM} check [options] MODEL --tracker HOST:PORT --key KEY --remote PATH..."
+            f"       {PROGRAM} check [options] MODEL --tracker HOST:PORT --key KEY\n"
+            "           --remote PATH..."
         ),
     )
     sub.add_argument(
@@ -271,6 +279,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--sealed",
         action="store_true",
         help="demand a seal, and that no other file lies there but what the seal says to ignore",
+    )
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
+    sub.add_argument(
+        "--require",
+        metavar="KEY=VALUE[,...]",
+        action="append",
+        default=[],
+        help="demand this of each record, as show prints it: target=llvm (or with the triple, as "
+        "far as you like: target=llvm:x86_64), tvm=0.19.0, shapes=x:1x16. Can be given several "
+        "times",
     )
     sub.add_argument(
         "--rpc", metavar="HOST:PORT", type=_address, help="check files on this RPC server of TVM"
@@ -310,6 +328,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="do not list files with such names below DIR (* stands for anything, / too), and say "
         "so in the manifest; never what runs or holds weights. Can be given several times",
     )
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
 
     sub = command(
         "tag",

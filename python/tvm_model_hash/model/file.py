@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from onnx import TensorProto
 
 from ..errors import ArtifactError, ModelFileError, RemoteError
-from ..files import directory_of, is_url, open_regular, state_of
+from ..files import FileState, directory_of, is_url, open_regular, state_of
 from .external import ExternalFiles, FileRange, FileVersion
 
 #: Less data than this in ``raw_data`` is left to protobuf.
@@ -88,6 +88,9 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
             proto, found = _parse(file, path, version.size)
             if state_of(file) != version.state:
                 raise failed("changed while it was read")
+            # The path without links has to be that of what was opened: beside it may lie more.
+            if not is_url(path) and FileState.of(os.lstat(real)) != version.state:
+                raise failed("was replaced while it was read")
     except (OSError, ArtifactError) as error:
         message = (
             str(error) if isinstance(error, ArtifactError) else f"cannot read {path!r}: {error}"
@@ -97,7 +100,10 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
         (tensor, FileRange(version, start, size, failed))
         for tensor, start, size in _left_out(proto, found)
     ]
-    return LoadedModel(proto, ranges, ExternalFiles(directory_of(path)))
+    if is_url(path):
+        return LoadedModel(proto, ranges, ExternalFiles(directory_of(path)))
+    store = os.path.dirname(version.path) if os.path.islink(path) else None
+    return LoadedModel(proto, ranges, ExternalFiles(os.path.dirname(path), store))
 
 
 class TensorField(NamedTuple):
