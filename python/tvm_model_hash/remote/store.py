@@ -20,7 +20,7 @@ _MAX_NAMES, _MAX_DEPTH = 100_000, 32
 # What stores call that by which versions of an object differ.
 _VERSION_KEYS = (
     *("ETag", "etag", "VersionId", "version_id", "generation", "md5Hash", "content_md5"),
-    *("LastModified", "last_modified", "updated", "mtime", "modified", "created"),
+    *("LastModified", "last_modified", "updated", "mtime", "modified", "modify", "created"),
     *("sha", "blob_id", "oid", "lfs", "xet_hash", "last_commit", "checksum"),
 )
 
@@ -305,7 +305,9 @@ def join(directory: str, name: str) -> str:
         web = _web(directory)
         assert web is not None
         return str(web.join(directory, name))
-    return f"{directory.rstrip('/')}/{name}"
+    scheme, _, rest = directory.partition("://")
+    above = rest.rstrip("/")
+    return f"{scheme}://{above}/{name}" if above else f"{scheme}://{name}"
 
 
 def parent(url: str) -> str:
@@ -314,7 +316,8 @@ def parent(url: str) -> str:
         web = _web(url)
         assert web is not None
         return str(web.parent(url))
-    return url.rstrip("/").rpartition("/")[0]
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rstrip('/').rpartition('/')[0]}"
 
 
 def is_pattern(url: str) -> bool:

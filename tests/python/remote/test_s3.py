@@ -149,6 +149,25 @@ def test_errors(s3, stored, monkeypatch):
         read_artifact("nothing://bucket/x")
 
 
+def test_any_other_file_system_that_fsspec_knows(stored):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in (stored / "sealed").iterdir():
+        memory.pipe(f"/d/{path.name}", path.read_bytes())
+    memory.pipe("/external.onnx", (stored / "external.onnx").read_bytes())
+    memory.pipe("/weights of it.bin", (stored / "weights of it.bin").read_bytes())
+    try:
+        assert check("memory://external.onnx", "memory://d").ok
+        assert expand("memory://*.onnx") == ["memory://*.onnx"]  # there is no directory in it
+        assert [url.rsplit("/", 1)[1] for url in expand("memory://d/l*")] == ["lib.so"]
+        with pytest.raises(RemoteError, match="changed while it was read"), one_version():  # noqa: PT012
+            assert read_artifact("memory://d/lib.so").record
+            memory.pipe("/d/lib.so", (stored / "sealed" / "lib.so").read_bytes())
+    finally:
+        memory.store.clear()
+
+
 def test_what_lies_there_can_be_loaded(s3, stored):
     put_tree(s3, stored / "sealed", "sealed")
     s3.put("good.onnx", stored / "good.onnx")

@@ -27,6 +27,7 @@ from tvm_model_hash import (
     write_record,
 )
 from tvm_model_hash.checking.deployment import read
+from tvm_model_hash.cli import main
 
 MEGA = 1 << 20
 
@@ -170,6 +171,23 @@ def test_without_parts_the_error_says_how_much_it_is(stored, tmp_path, monkeypat
             verdict = check(expected.record.model, server.of("lib.so"))
     assert dataclasses.replace(artifact, path=expected.path) == expected
     assert verdict.status is Status.MATCH
+
+
+def test_the_command_downloads_when_it_is_told_to(stored, tmp_path, capsys):
+    shutil.copy(stored / "package.tar.gz", tmp_path / "package")
+    with serving(tmp_path, ranges=False) as server:
+        url = server.of("package")
+        for arguments in (["show", url], ["check", str(stored / "good.onnx"), url]):
+            assert main(arguments) == 2
+            assert "--download does that" in capsys.readouterr().err
+            assert main([*arguments, "--download"]) == 0
+        assert "match: same model" in capsys.readouterr().out
+        (tmp_path / "large.onnx").write_bytes(
+            (stored / "good.onnx").read_bytes() + b"\x32\xff\xff\x07" + b"a" * 131071
+        )
+        assert main(["digest", server.of("large.onnx")]) == 2
+        assert main(["digest", "--download", server.of("large.onnx")]) == 0
+    assert model_record(tmp_path / "large.onnx").model in capsys.readouterr().out
 
 
 def test_what_is_small_needs_no_parts(stored):
