@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
-from ..errors import ArtifactError, ModelHashError
-from ..files import open_regular
+from ..errors import ArtifactError, ModelHashError, without_secrets
+from ..files import one_version, open_regular
 
 _CHUNK_BYTES = 1024 * 1024
 _NUMBER_BITS = 40
@@ -44,13 +44,15 @@ def private_copies(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         copies = {}
         try:
-            for name, path in files.items():
-                copies[name] = stack.enter_context(_copy(name, path))
+            with one_version():
+                for name, path in files.items():
+                    copies[name] = stack.enter_context(_copy(name, path))
             yield copies
         except ModelHashError as error:
             for name, copy in copies.items():
+                path = repr(without_secrets(files[name]))
                 error.args = tuple(
-                    text.replace(repr(copy), repr(files[name])) if isinstance(text, str) else text
+                    text.replace(repr(copy), path) if isinstance(text, str) else text
                     for text in error.args
                 )
             raise

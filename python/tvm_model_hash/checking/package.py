@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from ..containers import tar
 from ..containers.window import Window
 from ..errors import ArtifactError
-from ..files import open_regular
+from ..files import open_regular, state_of
 
 _CHUNK_BYTES = 1024 * 1024
 _HEADER_BYTES = 512
@@ -62,7 +62,7 @@ def unpacked(path: str) -> Iterator[dict[str, str] | None]:
         If the archive is damaged, or a name in it leads out of it or stands twice.
     """
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        size = state_of(file).size
         window = Window(file, size, repr(path))
         if window.size >= 2 and window.read(0, 2, "beginning") == tar.GZIP_MAGIC:
             content = tar.Gunzipped(window)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..files import one_version
+
 if TYPE_CHECKING:
     import onnx
 
@@ -19,6 +21,7 @@ _SHOWN = 40
 _PIECE_BYTES = 1 << 16
 
 
+@one_version()
 def explain(
     model_a: onnx.ModelProto | str | os.PathLike[str],
     model_b: onnx.ModelProto | str | os.PathLike[str],
