@@ -7,18 +7,18 @@ member, and taking out what was put in gives the file back to the byte.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import reprlib
 from functools import cached_property
 from typing import Any, NamedTuple, TypeGuard
 
+from .. import limits
 from ..errors import ArtifactError, RecordError
 from ..record import Record
 from .carrier import Patch, Source
 
-#: Largest JSON that is read, in bytes. What is written for large networks has a few million.
-MAX_JSON_BYTES = 32 * 1024 * 1024
 #: The key of the record.
 RECORD_KEY = "model_hash_record"
 
@@ -30,6 +30,9 @@ _BEGINNING = re.compile(rb'[ \t\n\r]*(\{[ \t\n\r]*("|\Z)|\Z)')
 _REPR = reprlib.Repr()
 _REPR.maxstring = 100
 _SPACE = re.compile(r"[ \t\n\r]*")
+_STRING = re.compile(rb'"[^"]*"?')
+_STEPS = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
+_NO_BRACKETS = bytes(byte for byte in range(256) if not _STEPS[byte])
 
 
 class Member(NamedTuple):
@@ -77,7 +80,7 @@ class JsonObject:
             #: Behind the brace that opens the object, and behind the one that closes it.
             self.start = _skip(text, start, "{")
             self.end = self._read_members()
-        except (ValueError, RecursionError) as error:  # the latter for many brackets
+        except ValueError as error:
             raise ArtifactError(f"{source} is damaged: it is not valid JSON: {error}") from error
 
     @classmethod
@@ -100,6 +103,7 @@ class JsonObject:
         ArtifactError
             If it is not one, or is not UTF-8, or more than white space stands behind it.
         """
+        _check_structure(data, source)
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -297,9 +301,9 @@ def check_size(size: int, source: str) -> None:
     ArtifactError
         If it is not.
     """
-    if size > MAX_JSON_BYTES:
+    if size > limits.JSON_BYTES:
         raise ArtifactError(
-            f"{source} has {size} bytes of JSON, more than the limit of {MAX_JSON_BYTES}"
+            f"{source} has {size} bytes of JSON, more than the limit of {limits.JSON_BYTES}"
         )
 
 
@@ -337,6 +341,30 @@ def is_size(value: object) -> TypeGuard[int]:
 def short(value: object) -> str:
     """Show a value in an error's message."""
     return _REPR.repr(value)
+
+
+def _check_structure(data: bytes, source: str) -> None:
+    """Check how much JSON there is before memory is filled with it."""
+    # What is left without the strings, where brackets, commas and digits are of the structure.
+    bare = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    bare = _STRING.sub(b"", bare)
+    brackets = bare.translate(None, _NO_BRACKETS)
+    values = bare.count(b",") + len(brackets)
+    depth = max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+    if values > limits.JSON_VALUES:
+        raise ArtifactError(
+            f"{source} has {values} values of JSON, more than the limit of {limits.JSON_VALUES}"
+        )
+    if depth > limits.JSON_DEPTH:
+        raise ArtifactError(
+            f"{source} is damaged: its JSON is nested {depth} deep, more than the limit of "
+            f"{limits.JSON_DEPTH}"
+        )
+    if re.search(rb"[0-9]{%d}" % (limits.JSON_DIGITS + 1), bare):
+        raise ArtifactError(
+            f"{source} is damaged: a number in its JSON has more digits than the limit of "
+            f"{limits.JSON_DIGITS}"
+        )
 
 
 def _skip(text: str, position: int, expected: str = "") -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from .. import limits
 from ..errors import ArtifactError, RecordError
 from ..record import RECORD_VERSION, Record
 
@@ -30,9 +31,6 @@ NOTE_TYPE = 1
 MACH_O_SECTION = "__TEXT,__model_hash"
 PE_SECTION = ".tvmhash"
 WASM_SECTION = "tvm_model_hash"
-
-#: Longest payload, in bytes.
-MAX_PAYLOAD_BYTES = 1024 * 1024
 
 _HASH_OFFSET = len(f"{RECORD_VERSION} model=sha256:")  # the model's digest is always the first
 _HASH_BYTES = 64
@@ -124,10 +122,10 @@ def payload(record: Record, names: Iterable[str] = ()) -> bytes:
     """
     lines = [str(record), *(quote_from_bytes(name.encode(), _KEPT) for name in names)]
     data = "\n".join(lines).encode("ascii")
-    if len(data) > MAX_PAYLOAD_BYTES:
+    if len(data) > limits.PAYLOAD_BYTES:
         raise RecordError(
             f"the record with the names of {len(lines) - 1} parameters is {len(data)} bytes long, "
-            f"more than the limit of {MAX_PAYLOAD_BYTES}"
+            f"more than the limit of {limits.PAYLOAD_BYTES}"
         )
     return data
 

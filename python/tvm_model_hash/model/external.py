@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import onnx
 
+from .. import limits
 from ..errors import ExternalDataError, ModelHashError
 from ..files import FileState
 
@@ -113,6 +114,7 @@ class ExternalFiles:
     def __init__(self, directory: str):
         self.directory = directory
         self._files: dict[str, FileVersion] = {}
+        self._left: dict[FileVersion, int] = {}
 
     def find(self, tensor: onnx.TensorProto) -> FileRange:
         """Find a tensor's bytes, without reading them yet.
@@ -161,8 +163,17 @@ class ExternalFiles:
                 f"{file.size} bytes: is the file truncated, or of another model?",
             )
         # Without a length it is all the rest, as onnx.load reads it.
-        failed = functools.partial(_error_at, tensor, location)
-        return FileRange(file, start, file.size - start if size is None else size, failed)
+        size = file.size - start if size is None else size
+        allowed = limits.EXTERNAL_BYTES + limits.EXTERNAL_SHARES * file.size
+        self._left[file] = self._left.get(file, allowed) - size
+        if self._left[file] < 0:
+            raise _error_at(
+                tensor,
+                location,
+                f"has {file.size} bytes, and is said to hold more than {allowed} bytes of tensors, "
+                "which is the limit: that many share the same bytes",
+            )
+        return FileRange(file, start, size, functools.partial(_error_at, tensor, location))
 
     def _open(self, tensor: onnx.TensorProto, location: str) -> FileVersion:
         # Joined to a directory, an absolute path replaces it.
@@ -196,6 +207,7 @@ class ExternalFiles:
         # A device may never end, and stands for no data of a model.
         if not stat.S_ISREG(status.st_mode):
             raise _error_at(tensor, location, "is not a regular file")
+        limits.check_file_size(path, status.st_size, ExternalDataError)
         return FileVersion.of(path, status)
 
 

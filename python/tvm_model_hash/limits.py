@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be read: no file makes a reader work without end, or fills the memory.
+
+Each limit is far above what is found in real files, and low enough that a file at all of them is
+still read in seconds. They are checked before the work that they limit. FORMAT.md has this table.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+
+from .errors import ArtifactError, ModelHashError
+
+
+class Limit(int):
+    """A number that is allowed, and what it is a number of.
+
+    Parameters
+    ----------
+    value : int
+        The most that is allowed.
+    unit : str
+        What is counted; ``"bytes"``, for example.
+    what : str
+        Where, as FORMAT.md says it.
+    """
+
+    unit: str
+    what: str
+
+    def __new__(cls, value: int, unit: str, what: str) -> Limit:
+        """Make one."""
+        limit = super().__new__(cls, value)
+        limit.unit, limit.what = unit, what
+        return limit
+
+
+_KIB, _MIB, _GIB, _TIB = (1 << shift for shift in (10, 20, 30, 40))
+
+# Everywhere. A record is read by C++ too, and lies where no artifact has much room.
+RECORD_BYTES = Limit(1024, "bytes", "a record")
+# As sha256sum writes it, a file's name stands behind the hash.
+HASH_FILE_BYTES = Limit(8 * _KIB, "bytes", "`hash.txt`")
+
+# Directories. A cache of weights has a few thousand files; systems take paths of 4,096 bytes.
+DIRECTORY_FILES = Limit(1 << 17, "files", "a directory, with those below it")
+DIRECTORY_DEPTH = Limit(64, "directories", "inside of each other")
+PARTS = Limit(4096, "artifacts", "a deployment, without the shards of a tensor cache")
+# Of a file there are under 120 bytes beside its name, and in memory ten times of that.
+MANIFEST_BYTES = Limit(16 * _MIB, "bytes", "`SHA256SUMS`")
+
+# Packages. They are unpacked before their parts are read, and the disk has to have the room.
+PACKAGE_BYTES = Limit(64 * _GIB, "bytes", "the files in a package")
+
+# Libraries and archives.
+# What is read of it: tables of names and of symbols, each as often as it is looked through.
+LIBRARY_BYTES = Limit(1 * _GIB, "bytes", "read of a library beside its code and data")
+LIBRARY_STEPS = Limit(
+    1 << 23,
+    "entries",
+    "of all tables of a library, each as often as it is looked through",
+)
+NAME_BYTES = Limit(
+    4096, "bytes", "the name of a library, file or section; of a symbol's the end that is looked at"
+)
+FOUND_SYMBOLS = Limit(1024, "symbols", "found by one search, and modules in a library")
+TABLE_ENTRIES = Limit(1 << 20, "entries", "one table of symbols, an ar's table, hash buckets")
+HEADERS = Limit(4096, "headers", "segments, load commands, libraries to load, a dynamic segment")
+ELF_SECTIONS = Limit(1 << 17, "sections", "ELF")
+ELF_NOTES = Limit(4096, "notes", "ELF, of all owners")
+ELF_CHAIN = Limit(4096, "symbols", "one chain of an ELF hash table")
+MACH_O_COMMAND_BYTES = Limit(1 * _MIB, "bytes", "Mach-O load commands")
+MACH_O_EXPORT_BYTES = Limit(4 * _MIB, "bytes", "Mach-O tree of exported names")
+# In the tree a name's beginning stands once for all that begin so.
+MACH_O_NAME_BYTES = Limit(64 * _MIB, "bytes", "names that a Mach-O tree of exports stands for")
+# A class of Java, which begins with the same bytes, has a larger number there.
+SLICES = Limit(32, "slices", "a universal file; one with more is another file")
+COFF_SYMBOLS = Limit(1 << 17, "symbols", "COFF symbols, PE exported names")
+WASM_SECTIONS = Limit(4096, "sections", "wasm")
+WASM_ENTRIES = Limit(
+    1 << 18,
+    "entries",
+    "wasm imports, globals, exports, segments of data, instructions of constants, together",
+)
+MEMBERS = Limit(4096, "files", "an ar, a tar, a package")
+NAME_TABLE_BYTES = Limit(1 * _MIB, "bytes", "an ar's table of long names")
+BINARIES = Limit(4096, "object files", "a file, of all archives and slices in it")
+ARCHIVE_DEPTH = Limit(3, "archives", "inside of each other")
+PAX_BYTES = Limit(64 * _KIB, "bytes", "a header of pax")
+# Weights can be compressed by a factor of two at most, and zeros by 1,000.
+DECOMPRESSION = Limit(100, "bytes", "decompressed for each byte of a gzip file, steps back too")
+DECOMPRESSED_BYTES = Limit(256 * _MIB, "bytes", "decompressed beside that")
+PAYLOAD_BYTES = Limit(1 * _MIB, "bytes", "a record in a library with its names")
+PAYLOADS = Limit(64, "records", "a library")
+PAYLOAD_SECTION_BYTES = Limit(8 * _MIB, "bytes", "a section for the record")
+SOURCE_BYTES = Limit(8 * _MIB, "bytes", "a C source that is looked into")
+
+# What TVM's serializer writes. A large network has a hundred thousand instructions.
+SERIALIZED_ENTRIES = Limit(
+    1 << 22,
+    "entries",
+    "an executable, its globals, constants, primitives with their attributes, and instructions",
+)
+STRING_BYTES = Limit(64 * _KIB, "bytes", "a string that TVM has serialized")
+DEVICES = Limit(1024, "devices", "the table in a VM executable")
+TENSOR_DIMENSIONS = Limit(64, "dimensions", "a tensor")
+
+# Parameters and graphs. Ten times the tensors of a large language model.
+TENSORS = Limit(1_000_000, "tensors", "a file")
+SHARDS = Limit(1 << 16, "shards", "a tensor cache")
+ZIP_DIRECTORY_BYTES = Limit(32 * _MIB, "bytes", "the directory of a zip archive")
+# What is written for large networks has a few million bytes. In memory a value takes up to 80.
+JSON_BYTES = Limit(
+    32 * _MIB, "bytes", "JSON (tensor cache, graph, safetensors header), with its record"
+)
+JSON_VALUES = Limit(1 << 22, "values", "JSON")
+JSON_DEPTH = Limit(64, "brackets", "of JSON, inside of each other")
+JSON_DIGITS = Limit(1024, "digits", "a number of JSON")
+
+# Models. Protobuf reads none that has more bytes, or messages that are nested deeper.
+MODEL_BYTES = Limit((2 << 30) - 1, "bytes", "a model without the raw data of large tensors")
+MODEL_FIELDS = Limit(
+    1 << 24,
+    "fields",
+    "of a model's file that are looked at one by one; else protobuf gets it whole",
+)
+MESSAGE_DEPTH = Limit(100, "messages", "of a model's file, inside of each other")
+GRAPH_DEPTH = Limit(64, "graphs or types", "inside of each other")
+# A model may name the same bytes for several tensors, as for the layers of ALBERT.
+EXTERNAL_SHARES = Limit(64, "bytes", "of tensors for each byte of a file of external data")
+EXTERNAL_BYTES = Limit(1 * _GIB, "bytes", "of tensors in such a file beside that")
+
+#: A file that is hashed. A disk that has less is the limit for what lies on it.
+FILE_BYTES = Limit(8 * _TIB, "bytes", "a file that is hashed; and no more than its disk has")
+
+
+def check_file_size(path: str, size: int, error: type[ModelHashError] = ArtifactError) -> None:
+    """Check that a file may be read to its end: it may have holes, and then it has any size.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    size : int
+        Its size, in bytes.
+    error : type
+        Of the error.
+
+    Raises
+    ------
+    ModelHashError
+        If no disk, or not the one that it lies on, holds as much.
+    """
+    allowed, whose = int(FILE_BYTES), "the limit of"
+    with suppress(OSError, ValueError):  # on systems, and in places, that do not tell
+        disk = shutil.disk_usage(os.path.dirname(path) or os.curdir).total
+        if 0 < disk < allowed:
+            allowed, whose = disk, "its whole disk, which has"
+    if size > allowed:
+        raise error(
+            f"cannot read {path!r}: it is said to have {size} bytes, more than {whose} {allowed}; "
+            "most of it are holes. Copy the content that is meant"
+        )
