@@ -39,6 +39,8 @@ def reading(path: str, error: type[ModelHashError] = ArtifactError) -> Iterator[
     ModelHashError
         Any as it was raised; else one of this type, with what was raised as its cause.
     """
+    if "\0" in path:
+        raise error(f"cannot read {path!r}: there is a byte 0 in its name")
     try:
         yield
     except ModelHashError:

@@ -78,7 +78,7 @@ MACH_O_NAME_BYTES = Limit(64 * _MIB, "bytes", "names that a Mach-O tree of expor
 # A class of Java, which begins with the same bytes, has a larger number there.
 SLICES = Limit(32, "slices", "a universal file; one with more is another file")
 COFF_SYMBOLS = Limit(1 << 17, "symbols", "COFF symbols, PE exported names")
-WASM_SECTIONS = Limit(4096, "sections", "wasm")
+WASM_SECTIONS = Limit(4096, "sections", "wasm, and parts of one for the linker")
 WASM_ENTRIES = Limit(
     1 << 18,
     "entries",
@@ -111,18 +111,19 @@ TENSOR_DIMENSIONS = Limit(64, "dimensions", "a tensor")
 TENSORS = Limit(1_000_000, "tensors", "a file")
 SHARDS = Limit(1 << 16, "shards", "a tensor cache")
 ZIP_DIRECTORY_BYTES = Limit(32 * _MIB, "bytes", "the directory of a zip archive")
-# What is written for large networks has a few million bytes. In memory a value takes up to 80.
+# What is written for large networks has a few million bytes, of 20 for a value. In memory a value
+# takes up to 150.
 JSON_BYTES = Limit(
     32 * _MIB, "bytes", "JSON (tensor cache, graph, safetensors header), with its record"
 )
-JSON_VALUES = Limit(1 << 22, "values", "JSON")
+JSON_VALUES = Limit(1 << 21, "values", "JSON")
 JSON_DEPTH = Limit(64, "brackets", "of JSON, inside of each other")
 JSON_DIGITS = Limit(1024, "digits", "a number of JSON")
 
 # Models. Protobuf reads none that has more bytes, or messages that are nested deeper.
 MODEL_BYTES = Limit((2 << 30) - 1, "bytes", "a model without the raw data of large tensors")
 MODEL_FIELDS = Limit(
-    1 << 24,
+    1 << 23,
     "fields",
     "of a model's file that are looked at one by one; else protobuf gets it whole",
 )

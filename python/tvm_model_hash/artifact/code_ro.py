@@ -189,10 +189,10 @@ def _text(reader: Reader, name: bytes) -> str:
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise damaged(reader, f"the name {name!r} is not UTF-8") from error
+        raise damaged(reader, f"the name {name[:100]!r} is not UTF-8") from error
 
 
 def _number(reader: Reader, text: bytes) -> int:
     if not re.fullmatch(rb"[0-9]{1,19}", text):
-        raise damaged(reader, f"a function has {text!r} instructions, expected a number")
+        raise damaged(reader, f"a function has {text[:40]!r} instructions, expected a number")
     return int(text)

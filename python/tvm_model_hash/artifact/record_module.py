@@ -504,9 +504,10 @@ EXPORT int32_t {record_function}(void* args, int* codes, int count, void* result
 
 # What would end the string, or be read as the beginning of another character.
 _ESCAPED_IN_C = re.compile(r'(["\\?])')
+# Each repeats what has one beginning, so that no text makes it try twice or remember much.
+_LITERAL_IN_C = r'\n    "[^"\\\n]*(?:\\["\\?n][^"\\\n]*)*"'
 _PAYLOAD_IN_C = re.compile(
-    rf'^RECORD_SECTION const char {RECORD_SYMBOL}\[\] =((?:\n    "(?:[^"\\\n]|\\["\\?n])*")+);$',
-    re.MULTILINE,
+    rf"^RECORD_SECTION const char {RECORD_SYMBOL}\[\] =((?:{_LITERAL_IN_C})+);$", re.MULTILINE
 )
 
 
@@ -570,4 +571,8 @@ def payload_in_c(text: str) -> bytes | None:
     if match is None:
         return None
     joined = "".join(re.findall(r'^    "(.*)"', match[1], re.MULTILINE))
-    return re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], joined).encode("ascii")
+    text = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], joined)
+    try:
+        return text.encode("ascii")
+    except UnicodeEncodeError as error:
+        raise RecordError(f"the record in a source in C is not ASCII: {error}") from error

@@ -36,6 +36,7 @@ def read_hash_file(path: str) -> Record:
     ArtifactError
         If it cannot be read.
     """
+    path = os.fsdecode(path)
     with open_regular(path) as file:
         data = file.read(limits.HASH_FILE_BYTES + 1)
     if len(data) > limits.HASH_FILE_BYTES:

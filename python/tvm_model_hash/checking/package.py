@@ -90,13 +90,15 @@ def _unpack(path: str, window: Window, directory: str) -> dict[str, str]:
         if (
             name in files
             or {"", ".", ".."} & set(below)
+            or "\0" in name
+            or len(below) > limits.DIRECTORY_DEPTH
             # On Windows there are drives, and backslashes.
             or os.path.splitdrive(name)[0]
             or os.path.normpath(name).split(os.sep) != below
         ):
             raise ArtifactError(
-                f"{path!r} has a file {member.name!r}, expected each name once, and names below "
-                "the archive"
+                f"{path!r} has a file {member.name[:200]!r}, expected each name once, and names "
+                f"below the archive, in up to {limits.DIRECTORY_DEPTH} directories"
             )
         left -= member.data.size
         free -= member.data.size

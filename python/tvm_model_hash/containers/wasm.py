@@ -295,8 +295,10 @@ class WasmBinary(Binary):
 
     def _linked(self, cursor: _Cursor) -> Iterator[Symbol]:
         cursor.number()  # version
+        parts = 0
         while not cursor.at_end:
-            self.window.spend(1)
+            parts += 1
+            self.window.limit(parts, limits.WASM_SECTIONS, "parts for the linker")
             kind = cursor.byte()
             part = cursor.part(cursor.number(), "part for the linker")
             if kind == _SYMBOL_TABLE:

@@ -143,7 +143,9 @@ class ExternalFiles:
             fields[entry.key] = entry.value
         location, offset, length = (fields.get(key) for key in _FIELDS)
         if not isinstance(location, str) or not location:  # protobuf gives bytes if not UTF-8
-            raise _error(tensor, f"has the location {location!r}, expected the path of a file")
+            raise _error(
+                tensor, f"has the location {_shown(location)}, expected the path of a file"
+            )
         if location not in self._files:
             self._files[location] = self._open(tensor, location)
         file = self._files[location]
@@ -152,14 +154,14 @@ class ExternalFiles:
         if size == 0 and start < file.size:
             raise _error(
                 tensor,
-                f"has the length 0 at offset {start} of {location!r}, which has {file.size} bytes: "
+                f"has the length 0 at offset {start} of {_shown(location)}, which has {file.size} bytes: "
                 "onnx.load would read all the rest, so leave the length out for that, or give the "
                 "number of bytes",
             )
         if start + (size or 0) > file.size:
             raise _error(
                 tensor,
-                f"is said to be {size or 0} bytes at offset {start} of {location!r}, which has "
+                f"is said to be {size or 0} bytes at offset {start} of {_shown(location)}, which has "
                 f"{file.size} bytes: is the file truncated, or of another model?",
             )
         # Without a length it is all the rest, as onnx.load reads it.
@@ -178,12 +180,12 @@ class ExternalFiles:
     def _open(self, tensor: onnx.TensorProto, location: str) -> FileVersion:
         # Joined to a directory, an absolute path replaces it.
         if os.path.isabs(location) or "\0" in location:
-            raise _error(tensor, f"has the location {location!r}, expected a relative path")
+            raise _error(tensor, f"has the location {_shown(location)}, expected a relative path")
         # Systems and readers differ in what "none/../w.bin" and "w.bin/" are.
         if {"", os.pardir} & set(location.split("/")):
             raise _error(
                 tensor,
-                f"has the location {location!r}, expected the path of a file below the model's "
+                f"has the location {_shown(location)}, expected the path of a file below the model's "
                 "directory, without an empty part or '..' in it",
             )
         # A symlink may lead anywhere, at each step of the path. One that stays inside is fine.
@@ -196,7 +198,7 @@ class ExternalFiles:
         if not inside:
             raise _error(
                 tensor,
-                f"is at {location!r}, by a symlink to {path!r} outside of the model's directory",
+                f"is at {_shown(location)}, by a symlink to {path!r} outside of the model's directory",
             )
         try:
             with open(path, "rb", opener=_open_safely) as file:
@@ -255,7 +257,8 @@ def _number(tensor: onnx.TensorProto, field: str, text: str | None) -> int | Non
         return None
     if not re.fullmatch("[0-9]{1,19}", str(text)):
         raise _error(
-            tensor, f"has the {field} {text!r}, expected a number of bytes in at most 19 digits"
+            tensor,
+            f"has the {field} {_shown(text)}, expected a number of bytes in at most 19 digits",
         )
     return int(text)
 
@@ -265,7 +268,12 @@ def _error(tensor: onnx.TensorProto, problem: str) -> ExternalDataError:
 
 
 def _error_at(tensor: onnx.TensorProto, location: str, problem: str) -> ExternalDataError:
-    return _error(tensor, f"is at {location!r}, which {problem}")
+    return _error(tensor, f"is at {_shown(location)}, which {problem}")
+
+
+def _shown(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 300 else f"{shown[:300]}... ({len(shown)} characters)"
 
 
 def _unreadable(error: OSError) -> str:
