@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import resource
 import shutil
 import struct
@@ -45,6 +44,8 @@ MODEL_HASH = "0" * 64
 
 #: By name: makes a file below a directory, and gives what reads it and what it is called.
 CASES = {}
+#: What these have made, for all readers of it.
+MADE = {}
 
 
 def hostile(reader, *readers):
@@ -94,7 +95,7 @@ LIST = u64(0xF7E58D4F05049CB7, 0)
 
 def code_with_late_bound(*names):
     constants = b"".join(struct.pack("<I", 1) + string(name) for name in names)
-    return HEADER + u64(0, len(names)) + constants + u64(*[0] * (len(names) + 1), 0, 0, 0)
+    return HEADER + u64(0, len(names)) + constants + u64(0, 0, 0, 0)
 
 
 @hostile(read_artifact)
@@ -251,13 +252,13 @@ def a_cache_with_a_byte_0(directory):
 
 @hostile(read_directory)
 def a_cache_of_thousands_of_shards_and_tensors(directory):
-    tensors = [{"name": str(n), "byteOffset": 0, "nbytes": 0} for n in range(100_000)]
+    tensors = [{"name": str(n), "byteOffset": 0, "nbytes": 0} for n in range(20_000)]
     records = [shard(f"s{number}") for number in range(5000)]
     records[0]["records"] = tensors
     for record in records:
         (directory / record["dataPath"]).write_bytes(b"")
     cache(directory, records)
-    (directory / "code.ro").write_bytes(code_with_late_bound(b"0", b"1"))
+    (directory / "code.ro").write_bytes(code_with_late_bound(*(b"%d" % n for n in range(20_000))))
     shutil.copy(library("x86_64-linux-gnu"), directory / "lib.so")
     return directory
 
@@ -293,7 +294,7 @@ def a_zip_archive_whose_files_lie_in_each_other(directory):
 
 @hostile(read_artifact)
 def a_zip_archive_with_a_large_directory(directory):
-    local, central, _ = npz(directory, 1)
+    local, _, _ = npz(directory, 1)
     size = 3 * GIB
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0xFFFF, size, len(local), 0)
     path = directory / "a.npz"
@@ -692,7 +693,7 @@ def a_path_with_a_byte_0(directory):
     return f"{directory}/a\0b"
 
 
-@hostile(seal, read_directory)
+@hostile(seal)
 def a_directory_of_140000_files(directory):
     (directory / "0").write_bytes(b"")
     inner = directory / "inner"
@@ -878,9 +879,9 @@ def graphs_nested_deeply(directory):
 
 
 @hostile(model_record)
-def a_model_of_a_million_nodes(directory):
+def a_model_of_many_nodes(directory):
     node = helper.make_node("Relu", ["x"], ["x"]).SerializeToString()
-    nodes = (leb(1 << 3 | 2) + leb(len(node)) + node) * 1_000_000
+    nodes = (leb(1 << 3 | 2) + leb(len(node)) + node) * 200_000
     graph = nodes + leb(2 << 3 | 2) + b"\1g"
     return text(directory, "model.onnx", b"\x08\x08" + leb(7 << 3 | 2) + leb(len(graph)) + graph)
 
@@ -910,9 +911,11 @@ def a_model_for_a_check_that_is_a_hole(directory):
 def outcome(name, directory):
     """What became of one case: an error's type and message, seconds, and MiB of memory."""
     make, reader = CASES[name]
-    place = pathlib.Path(directory) / re.sub(r"\W+", "_", name)
-    place.mkdir()
-    path = make(place)
+    if make not in MADE:
+        place = pathlib.Path(directory) / make.__name__
+        place.mkdir()
+        MADE[make] = make(place)
+    path = MADE[make]
     receiving, sending = os.pipe()
     child = os.fork()
     if not child:

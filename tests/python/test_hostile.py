@@ -10,7 +10,11 @@ import pytest
 from hostile import CASES, MEMORY, SECONDS
 
 # Nothing is wrong with these but how much there is.
-READ = {"json_with_a_million_keys", "a_zip_archive_of_deflated_zeros"}
+READ = {
+    "json_with_a_million_keys",
+    "a_zip_archive_of_deflated_zeros",
+    "a_cache_of_thousands_of_shards_and_tensors",
+}
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from .carrier import Patch, Source
 RECORD_KEY = "model_hash_record"
 
 _HEAD_BYTES = 256
+_CHUNK_BYTES = 1024 * 1024
 # A byte order mark, which some readers drop, is an error that has to be told.
 _FIRST_KEY = re.compile(rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:')
 _BEGINNING = re.compile(rb'[ \t\n\r]*(\{[ \t\n\r]*("|\Z)|\Z)')
@@ -346,15 +347,20 @@ def short(value: object) -> str:
 def _check_structure(data: bytes, source: str) -> None:
     """Check how much JSON there is before memory is filled with it."""
     # What is left without the strings, where brackets, commas and digits are of the structure.
-    bare = data.replace(rb"\\", b"").replace(rb"\"", b"")
-    bare = _STRING.sub(b"", bare)
+    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    pieces, before = [], b""
+    for start in range(0, len(unescaped), _CHUNK_BYTES):  # of all at once it would take much memory
+        piece = before + unescaped[start : start + _CHUNK_BYTES]
+        before = b'"' * (piece.count(b'"') % 2)  # inside of a string
+        pieces.append(_STRING.sub(b"", piece))
+    bare = b"".join(pieces)
     brackets = bare.translate(None, _NO_BRACKETS)
     values = bare.count(b",") + len(brackets)
-    depth = max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
     if values > limits.JSON_VALUES:
         raise ArtifactError(
             f"{source} has {values} values of JSON, more than the limit of {limits.JSON_VALUES}"
         )
+    depth = max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
     if depth > limits.JSON_DEPTH:
         raise ArtifactError(
             f"{source} is damaged: its JSON is nested {depth} deep, more than the limit of "

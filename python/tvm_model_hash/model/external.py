@@ -154,15 +154,15 @@ class ExternalFiles:
         if size == 0 and start < file.size:
             raise _error(
                 tensor,
-                f"has the length 0 at offset {start} of {_shown(location)}, which has {file.size} bytes: "
-                "onnx.load would read all the rest, so leave the length out for that, or give the "
-                "number of bytes",
+                f"has the length 0 at offset {start} of {_shown(location)}, which has {file.size} "
+                "bytes: onnx.load would read all the rest, so leave the length out for that, or "
+                "give the number of bytes",
             )
         if start + (size or 0) > file.size:
             raise _error(
                 tensor,
-                f"is said to be {size or 0} bytes at offset {start} of {_shown(location)}, which has "
-                f"{file.size} bytes: is the file truncated, or of another model?",
+                f"is said to be {size or 0} bytes at offset {start} of {_shown(location)}, which "
+                f"has {file.size} bytes: is the file truncated, or of another model?",
             )
         # Without a length it is all the rest, as onnx.load reads it.
         size = file.size - start if size is None else size
@@ -185,8 +185,8 @@ class ExternalFiles:
         if {"", os.pardir} & set(location.split("/")):
             raise _error(
                 tensor,
-                f"has the location {_shown(location)}, expected the path of a file below the model's "
-                "directory, without an empty part or '..' in it",
+                f"has the location {_shown(location)}, expected the path of a file below the "
+                "model's directory, without an empty part or '..' in it",
             )
         # A symlink may lead anywhere, at each step of the path. One that stays inside is fine.
         root = os.path.realpath(self.directory)
@@ -198,7 +198,8 @@ class ExternalFiles:
         if not inside:
             raise _error(
                 tensor,
-                f"is at {_shown(location)}, by a symlink to {path!r} outside of the model's directory",
+                f"is at {_shown(location)}, by a symlink to {path!r} outside of the model's "
+                "directory",
             )
         try:
             with open(path, "rb", opener=_open_safely) as file:
