@@ -264,7 +264,8 @@ def _walk(tree: bytes, damaged: Callable[[str], ArtifactError]) -> Iterator[tupl
                 made += len(waiting[-1][1])
                 if made > limits.MACH_O_NAME_BYTES:
                     raise damaged(
-                        f"its exported names are longer than {limits.MACH_O_NAME_BYTES} bytes"
+                        "its exported names have more bytes than the limit of "
+                        f"{limits.MACH_O_NAME_BYTES}"
                     )
                 position = following
     except ArtifactError:
