@@ -48,13 +48,13 @@ CASES = {}
 MADE = {}
 
 
-def hostile(reader, *readers):
+def hostile(reader, *readers, memory=MEMORY):
     """Make a case of a function that writes a file and gives its path."""
 
     def add(function):
         for one in (reader, *readers):
             name = function.__name__ + (f", {one.__name__}" if readers else "")
-            CASES[name.strip("_")] = (function, one)
+            CASES[name.strip("_")] = (function, one, memory)
         return function
 
     return add
@@ -706,9 +706,8 @@ def a_directory_of_140000_files(directory):
 
 
 def manifest(body):
-    return (
-        body + b"# sha256 of the lines above: " + hashlib.sha256(body).hexdigest().encode() + b"\n"
-    )
+    digest = hashlib.sha256(body).hexdigest().encode()
+    return body + b"# sha256 of the lines above: " + digest + b"\n"
 
 
 MANIFEST = b"# tvm-model-hash seal/1\n# record: none\n"
@@ -905,12 +904,33 @@ def a_model_for_a_check_that_is_a_hole(directory):
     return sparse(directory / "model.onnx", TIB)
 
 
+# What is not hostile, where there is little memory
+
+
+@hostile(read_artifact, memory=16 * MIB)
+def a_graph_with_little_memory(directory):
+    return text(directory, "graph.json", b'{"nodes": ["' + b"a" * (24 * MIB) + b'"]}')
+
+
+@hostile(read_seal, check_directory, memory=8 * MIB)
+def a_manifest_with_little_memory(directory):
+    line = b"# 0 bytes:\n" + b"0" * 64 + b"  "
+    names = b"".join(line + b"%07d\n" % number for number in range(131_072))
+    text(directory, "SHA256SUMS", manifest(MANIFEST + names))
+    return directory
+
+
+@hostile(model_record, explain_model, memory=16 * MIB)
+def a_model_with_little_memory(directory):
+    return text(directory, "model.onnx", b"\x32" + leb(64 * MIB) + bytes(64 * MIB))
+
+
 # Running them
 
 
 def outcome(name, directory):
     """What became of one case: an error's type and message, seconds, and MiB of memory."""
-    make, reader = CASES[name]
+    make, reader, memory = CASES[name]
     if make not in MADE:
         place = pathlib.Path(directory) / make.__name__
         place.mkdir()
@@ -921,7 +941,7 @@ def outcome(name, directory):
     if not child:
         os.close(receiving)
         try:
-            _read(reader, path, sending)
+            _read(reader, path, memory, sending)
         finally:
             os._exit(0)
     os.close(sending)
@@ -941,8 +961,8 @@ def _memory(field):
     raise AssertionError(field)
 
 
-def _read(reader, path, sending):
-    allowed = _memory("VmSize") + MEMORY
+def _read(reader, path, memory, sending):
+    allowed = _memory("VmSize") + memory
     resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     before, started = _memory("VmRSS"), time.process_time()
@@ -965,6 +985,7 @@ def _read(reader, path, sending):
 
 def main(names):
     found = {}
+    model_record(helper.make_model(helper.make_graph([], "g", [], [])))  # imports what it needs
     directory = tempfile.mkdtemp()
     try:
         for name in names or CASES:

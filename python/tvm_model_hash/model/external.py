@@ -13,7 +13,7 @@ from typing import NamedTuple
 import onnx
 
 from .. import limits
-from ..errors import ExternalDataError, ModelHashError
+from ..errors import ArtifactError, ExternalDataError, ModelHashError
 from ..files import FileState
 
 _FIELDS = ("location", "offset", "length")
@@ -210,7 +210,10 @@ class ExternalFiles:
         # A device may never end, and stands for no data of a model.
         if not stat.S_ISREG(status.st_mode):
             raise _error_at(tensor, location, "is not a regular file")
-        limits.check_file_size(path, status.st_size, ExternalDataError)
+        try:
+            limits.check_file_size(path, status.st_size)
+        except ArtifactError as error:
+            raise _error(tensor, f"cannot be read: {error}") from error
         return FileVersion.of(path, status)
 
 

@@ -348,7 +348,7 @@ def _parse(file: BinaryIO, path: str, size: int) -> tuple[onnx.ModelProto, _Foun
             file.seek(0)
             data, found = file.read(size), _Found()
         proto = onnx.ModelProto.FromString(data)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except _TooLarge as error:
         problem = (
