@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutations of models, counted: python tests/python/mutate/run.py --count 100000 --seed 1.
+
+Each edit of the registry is made at random places of generated models, of ONNX's own small models
+and of real networks, and the verdict of a check of the model against the mutant's record is
+counted: a semantic mutation must never be a match or equivalent, a cosmetic one never a mismatch.
+
+One edit more ("anything") sets, drops, repeats or exchanges any field of any message. What it
+does is not known; if the verdict is equivalent, TVM's importer has to read the same program, and
+ONNX Runtime to compute the same. A sample of the other edits is shown to the two as well.
+"""
+
+import argparse
+import collections
+import datetime
+import multiprocessing
+import os
+import pathlib
+import random
+import sys
+import time
+import warnings
+
+if __name__ == "__main__":
+    tests = pathlib.Path(__file__).resolve().parents[2]
+    sys.path[:0] = [str(tests / place) for place in ("../reference", "python", "python/model")]
+
+import mutate.cosmetic
+import mutate.semantic  # noqa: F401 (both register their edits)
+import onnx
+from mutate import opinions, sources
+from mutate.anything import ANYTHING
+from mutate.registry import EDITS, NoPlace
+
+from tvm_model_hash import ModelHashError, Status
+from tvm_model_hash.checking.verdict import compare
+from tvm_model_hash.model.digest import model_record
+
+# Shares of generated models, of ONNX's and of real networks: these take a hundred times as long.
+SHARES = {"generated": 0.6, "onnx": 0.37, "networks": 0.03}
+GENERATED = 600
+ATTEMPTS = 200  # to find a model with a place for an edit
+OPINION_EVERY = 25
+
+# What became of a mutant.
+FOUND, REFUSED, SAME = "found", "refused", "same"
+FALSE_MATCH, FALSE_EQUIVALENT, FALSE_MISMATCH = (
+    "false match",
+    "false equivalent",
+    "false mismatch",
+)
+FALSE = (FALSE_MATCH, FALSE_EQUIVALENT, FALSE_MISMATCH)
+
+
+class Pool:
+    """The models, with their records."""
+
+    def __init__(self, seed, generated=GENERATED, networks=tuple(sources.NETWORKS)):
+        self.models = {
+            "generated": sources.generated(seed, generated),
+            "onnx": [model for _, model in sources.onnx_node_tests()],
+            "networks": [model for model in map(sources.network, networks) if model],
+        }
+        self.names = dict(zip(networks, self.models["networks"], strict=False))
+        self.records = {}
+
+    def record(self, model):
+        if id(model) not in self.records:
+            self.records[id(model)] = model_record(model)
+        return self.records[id(model)]
+
+    def draw(self, edit, rng):
+        """A kind of models, and one of them."""
+        (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
+        if kind == "networks" and edit.rule != "unknown":
+            names = [name for name in edit.networks if name in self.names]
+            if names:
+                return kind, self.names[rng.choice(names)]
+            kind = "generated"
+        return kind, rng.choice(self.models[kind])
+
+
+def mutant(pool, edit, rng):
+    """A model, and the same with one edit; None if no model was found that has a place for it."""
+    cosmetic = [other for other in EDITS.values() if other.rule == "unchanged"]
+    for _ in range(ATTEMPTS):
+        kind, model = pool.draw(edit, rng)
+        edited = onnx.ModelProto()
+        edited.CopyFrom(model)
+        try:
+            if rng.random() < 0.25:  # behind another one, which changes nothing
+                rng.choice(cosmetic).apply(edited, rng)
+            before = edited.SerializeToString()
+            edit.apply(edited, rng)
+        except NoPlace:
+            continue
+        if edited.SerializeToString() != before:
+            return kind, model, edited
+    return None
+
+
+def outcome(pool, edit, model, edited):
+    """What a check says to the mutant, and whether that is as it should be."""
+    try:
+        found = model_record(edited)
+    except ModelHashError:
+        return REFUSED
+    status = compare(pool.record(model), found).status
+    if status is Status.MATCH:
+        return FALSE_MATCH
+    if edit.rule == "unchanged":
+        return SAME if status is Status.EQUIVALENT else FALSE_MISMATCH
+    if status is Status.MISMATCH:
+        return FOUND
+    return SAME if edit.rule == "unknown" else FALSE_EQUIVALENT
+
+
+def run(pool, seed, numbers, edits, keep=None):
+    """Make the mutations with these numbers; each depends on seed and number only."""
+    counts, asked = collections.Counter(), collections.Counter()
+    for number in numbers:
+        rng = random.Random(f"{seed}/{number}")
+        edit = edits[number % len(edits)]
+        made = mutant(pool, edit, rng)
+        if made is None:
+            counts[edit.name, "no place", ""] += 1
+            continue
+        kind, model, edited = made
+        result = outcome(pool, edit, model, edited)
+        is_sample = number // len(edits) % OPINION_EVERY == 0 or edit.rule == "unknown"
+        if result == SAME and is_sample or result == FOUND and is_sample and edit.rule != "unknown":
+            for name, opinion in opinions.ask(model, edited).items():
+                asked[edit.rule == "unchanged" or edit.rule == "unknown", name, opinion] += 1
+                if result == SAME and opinion == opinions.OTHER:
+                    result = FALSE_EQUIVALENT
+        counts[edit.name, result, kind] += 1
+        if result in FALSE and keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            onnx.save(model, keep / f"{seed}-{number}-a.onnx")
+            onnx.save(edited, keep / f"{seed}-{number}-b.onnx")
+            print(f"mutation {number}, {edit.name}: {result}", file=sys.stderr, flush=True)
+    return counts, asked
+
+
+def table(counts, edits):
+    """The counts as a table of Markdown, a line for each edit, with sums."""
+    lines = [
+        "| of | mutation | tried | refused | found | **false match** | **false equivalent** |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    sums = collections.Counter()
+
+    def line(edit, columns):
+        name = edit.name
+        of = {o: sum(counts[name, o, kind] for kind in SHARES) for o in {REFUSED, *columns, *FALSE}}
+        tried = sum(of.values())
+        cells = [tried, of[REFUSED], *(of[column] for column in columns)]
+        sums.update(dict(enumerate(cells)))
+        return f"| {edit.group} | {name} | " + " | ".join(f"{cell:,}" for cell in cells) + " |"
+
+    def total(count):
+        cells = " | ".join(f"**{sums[i]:,}**" for i in range(count))
+        sums.clear()
+        return f"| | **together** | {cells} |"
+
+    semantic = [edit for edit in edits if edit.rule != "unchanged" and edit.rule != "unknown"]
+    lines += [line(edit, (FOUND, FALSE_MATCH, FALSE_EQUIVALENT)) for edit in semantic]
+    lines += [total(5), ""]
+    lines += [
+        "| | edit | tried | refused | equivalent | **false match** | **false mismatch** |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    cosmetic = [edit for edit in edits if edit.rule == "unchanged"]
+    lines += [line(edit, (SAME, FALSE_MATCH, FALSE_MISMATCH)) for edit in cosmetic]
+    lines += [total(5), ""]
+    if ANYTHING in edits:
+        lines += [
+            "| | | tried | refused | found | equivalent | **false match** | **false equivalent** |",
+            "|---|---|---:|---:|---:|---:|---:|---:|",
+            line(ANYTHING, (FOUND, SAME, FALSE_MATCH, FALSE_EQUIVALENT)),
+        ]
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=100_000, help="semantic mutations (100000)")
+    parser.add_argument("--cosmetic", type=int, help="cosmetic edits (a fifth of the count)")
+    parser.add_argument("--anything", type=int, help="edits of any field (a fifth of the count)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--keep", type=pathlib.Path, help="where to put models with a false verdict")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # of numpy, in onnx's making of its models
+    start = time.monotonic()
+    pool = Pool(options.seed)
+    fifth = options.count // 5
+    parts = [
+        ([e for e in EDITS.values() if e.rule != "unchanged"], options.count),
+        (
+            [e for e in EDITS.values() if e.rule == "unchanged"],
+            fifth if options.cosmetic is None else options.cosmetic,
+        ),
+        ([ANYTHING], fifth if options.anything is None else options.anything),
+    ]
+    # Forked, so that each has the pool.
+    tasks = [
+        (options.seed, range(first, min(first + 500, count)), edits, options.keep)
+        for edits, count in parts
+        for first in range(0, count, 500)
+    ]
+    counts, asked = collections.Counter(), collections.Counter()
+    _Task.pool = pool
+    with multiprocessing.get_context("fork").Pool(options.jobs) as processes:
+        for done, (some, opinion) in enumerate(processes.imap_unordered(_Task.run, tasks), 1):
+            counts.update(some)
+            asked.update(opinion)
+            if sys.stderr.isatty():
+                print(f"\r{done} of {len(tasks)}", end="", file=sys.stderr, flush=True)
+    edits = [edit for part, _ in parts for edit in part]
+    sizes = ", ".join(f"{len(models):,} {kind}" for kind, models in pool.models.items())
+    print(
+        f"`run.py --count {options.count} --seed {options.seed}`, {datetime.date.today()}, onnx "
+        f"{onnx.__version__}, models: {sizes}; {time.monotonic() - start:.0f} s\n"
+    )
+    print(*table(counts, edits), sep="\n")
+    print(f"\nSecond opinions\n\n{opinions.table(asked)}")
+    missing = [edit.name for edit in edits if not any(counts[edit.name, o, k] for _, o, k in counts)]
+    false = sum(number for (_, result, _), number in counts.items() if result in FALSE)
+    for name in missing:
+        print(f"no mutation was made: {name}", file=sys.stderr)
+    sys.exit(bool(false or missing))
+
+
+class _Task:
+    pool = None
+
+    @classmethod
+    def run(cls, task):
+        seed, numbers, edits, keep = task
+        return run(cls.pool, seed, numbers, edits, keep)
+
+
+if __name__ == "__main__":
+    main()
