@@ -191,13 +191,13 @@ def unused_initializers_are_added(model, random):
 @cosmetic()
 def dead_nodes_are_added(model, random):
     for scope, counted in bodies(model):
-        one_, two, three = (f"dead_{random.random()}" for _ in range(3))
+        one_, two, three, four = (f"dead_{random.random()}" for _ in range(4))
         value = random.choice([name for node in counted for name in node.output if name] or [""])
         branch = helper.make_graph(
-            [helper.make_node("Neg", [two], ["b"])],
+            [helper.make_node("Neg", [two], [four])],
             "branch",
             [],
-            [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)],
+            [helper.make_tensor_value_info(four, TensorProto.FLOAT, None)],
         )
         scope.proto.node.extend(
             [

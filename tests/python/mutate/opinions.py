@@ -50,10 +50,13 @@ def table(asked):
 def _tvm(a, b):
     try:
         first, second = _imported(a), _imported(b)
-    except Exception:  # of any kind: the importer checks little  # noqa: BLE001
+        if tvm.ir.structural_equal(first, second):
+            return SAME
+        # Random numbers get a seed that is another one in each import.
+        is_told = tvm.ir.structural_equal(first, _imported(a))
+    except Exception:  # of any kind: the importer checks little
         return NOT_TOLD
-    # Both ways to bind: parameters stay what they are, constants of them are compared.
-    return SAME if tvm.ir.structural_equal(first, second) else OTHER
+    return OTHER if is_told else NOT_TOLD
 
 
 def _imported(model):
@@ -75,15 +78,15 @@ def _runtime(a, b):
         first = onnxruntime.InferenceSession(a.SerializeToString(), _onnxruntime)
         feed = _feed(a)
         expected = first.run(None, feed)
-    except Exception:  # noqa: BLE001
+    except Exception:
         return NOT_TOLD
     try:
         second = onnxruntime.InferenceSession(b.SerializeToString(), _onnxruntime)
-    except Exception:  # noqa: BLE001
+    except Exception:
         return NOT_TOLD
     try:
         found = second.run(None, feed)
-    except Exception:  # it was loaded, and takes other inputs  # noqa: BLE001
+    except Exception:  # it was loaded, and takes other inputs
         return OTHER
     return SAME if _key(expected) == _key(found) else OTHER
 

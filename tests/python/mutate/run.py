@@ -40,7 +40,9 @@ from tvm_model_hash.model.digest import model_record
 SHARES = {"generated": 0.6, "onnx": 0.37, "networks": 0.03}
 GENERATED = 600
 ATTEMPTS = 200  # to find a model with a place for an edit
-OPINION_EVERY = 25
+# Of each edit one in so many is shown to the others, by rule.
+ASKED = {"unknown": 4, "unchanged": 25}
+ASKED_ELSE = 250
 
 # What became of a mutant.
 FOUND, REFUSED, SAME = "found", "refused", "same"
@@ -127,11 +129,12 @@ def run(pool, seed, numbers, edits, keep=None):
             continue
         kind, model, edited = made
         result = outcome(pool, edit, model, edited)
-        is_sample = number // len(edits) % OPINION_EVERY == 0 or edit.rule == "unknown"
-        if result == SAME and is_sample or result == FOUND and is_sample and edit.rule != "unknown":
+        is_sample = number // len(edits) % ASKED.get(edit.rule, ASKED_ELSE) == 0
+        if is_sample and (result == SAME or (result == FOUND and edit.rule != "unknown")):
+            is_same = result == SAME
             for name, opinion in opinions.ask(model, edited).items():
-                asked[edit.rule == "unchanged" or edit.rule == "unknown", name, opinion] += 1
-                if result == SAME and opinion == opinions.OTHER:
+                asked[is_same, name, opinion] += 1
+                if is_same and opinion == opinions.OTHER:
                     result = FALSE_EQUIVALENT
         counts[edit.name, result, kind] += 1
         if result in FALSE and keep is not None:
@@ -142,44 +145,47 @@ def run(pool, seed, numbers, edits, keep=None):
     return counts, asked
 
 
-def table(counts, edits):
-    """The counts as a table of Markdown, a line for each edit, with sums."""
-    lines = [
-        "| of | mutation | tried | refused | found | **false match** | **false equivalent** |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
-    sums = collections.Counter()
+# The columns of a table by what becomes of an edit that is as it should be.
+COLUMNS = {
+    FOUND: ("refused", "found", "**false match**", "**false equivalent**"),
+    SAME: ("refused", "equivalent", "**false match**", "**false mismatch**"),
+}
 
-    def line(edit, columns):
-        name = edit.name
-        of = {o: sum(counts[name, o, kind] for kind in SHARES) for o in {REFUSED, *columns, *FALSE}}
-        tried = sum(of.values())
-        cells = [tried, of[REFUSED], *(of[column] for column in columns)]
-        sums.update(dict(enumerate(cells)))
-        return f"| {edit.group} | {name} | " + " | ".join(f"{cell:,}" for cell in cells) + " |"
 
-    def total(count):
-        cells = " | ".join(f"**{sums[i]:,}**" for i in range(count))
-        sums.clear()
-        return f"| | **together** | {cells} |"
-
-    semantic = [edit for edit in edits if edit.rule != "unchanged" and edit.rule != "unknown"]
-    lines += [line(edit, (FOUND, FALSE_MATCH, FALSE_EQUIVALENT)) for edit in semantic]
-    lines += [total(5), ""]
-    lines += [
-        "| | edit | tried | refused | equivalent | **false match** | **false mismatch** |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
+def tables(counts, edits):
+    """The counts as tables of Markdown: a line for each group of edits, then one for each edit."""
+    semantic = [edit for edit in edits if edit.rule not in ("unchanged", "unknown")]
     cosmetic = [edit for edit in edits if edit.rule == "unchanged"]
-    lines += [line(edit, (SAME, FALSE_MATCH, FALSE_MISMATCH)) for edit in cosmetic]
-    lines += [total(5), ""]
-    if ANYTHING in edits:
-        lines += [
-            "| | | tried | refused | found | equivalent | **false match** | **false equivalent** |",
-            "|---|---|---:|---:|---:|---:|---:|---:|",
-            line(ANYTHING, (FOUND, SAME, FALSE_MATCH, FALSE_EQUIVALENT)),
-        ]
+    groups = collections.defaultdict(list)
+    for edit in semantic:
+        groups[edit.group].append(edit)
+    lines = _head("of", "edits", "tried", *COLUMNS[FOUND])
+    for group, members in groups.items():
+        lines.append(_line([group, len(members)], counts, members, FOUND))
+    lines.append(_line(["**together**", len(semantic)], counts, semantic, FOUND))
+    lines += ["", *_head("", "edits", "tried", *COLUMNS[SAME])]
+    lines.append(_line(["cosmetic", len(cosmetic)], counts, cosmetic, SAME))
+    if ANYTHING.name in [edit.name for edit in edits]:
+        columns = ("refused", "found", "equivalent", "**false match**", "**false equivalent**")
+        lines += ["", *_head("", "tried", *columns)]
+        lines.append(_line([ANYTHING.name], counts, [ANYTHING], FOUND, SAME))
+    for members, result in ((semantic, FOUND), (cosmetic, SAME)):
+        lines += ["", *_head("of", "edit", "tried", *COLUMNS[result])]
+        lines += [_line([e.group, e.name], counts, [e], result) for e in members]
     return lines
+
+
+def _head(*names):
+    return [f"| {' | '.join(names)} |", "|---" * 2 + "|---:" * (len(names) - 2) + "|"]
+
+
+def _line(cells, counts, edits, *results):
+    false = (FALSE_MATCH, FALSE_MISMATCH if results == (SAME,) else FALSE_EQUIVALENT)
+    of = [
+        sum(counts[edit.name, result, kind] for edit in edits for kind in SHARES)
+        for result in (REFUSED, *results, *false)
+    ]
+    return f"| {' | '.join(f'{c:,}' if isinstance(c, int) else c for c in [*cells, sum(of), *of])} |"
 
 
 def main():
@@ -223,9 +229,10 @@ def main():
         f"`run.py --count {options.count} --seed {options.seed}`, {datetime.date.today()}, onnx "
         f"{onnx.__version__}, models: {sizes}; {time.monotonic() - start:.0f} s\n"
     )
-    print(*table(counts, edits), sep="\n")
+    print(*tables(counts, edits), sep="\n")
     print(f"\nSecond opinions\n\n{opinions.table(asked)}")
-    missing = [edit.name for edit in edits if not any(counts[edit.name, o, k] for _, o, k in counts)]
+    made = [edit for edits, count in parts if count for edit in edits]
+    missing = [edit.name for edit in made if not any(counts[edit.name, o, k] for _, o, k in counts)]
     false = sum(number for (_, result, _), number in counts.items() if result in FALSE)
     for name in missing:
         print(f"no mutation was made: {name}", file=sys.stderr)
