@@ -37,9 +37,11 @@ def anything(model, random: random_module.Random):
 
 def _change_list(values, field, found, random):
     i, j = random.randrange(len(values)), random.randrange(len(values))
-    copies = [type(v).FromString(v.SerializeToString()) for v in values] if (
-        field.message_type is not None
-    ) else list(values)
+    copies = (
+        [type(v).FromString(v.SerializeToString()) for v in values]
+        if (field.message_type is not None)
+        else list(values)
+    )
     act = random.randrange(4)
     if act == 0:
         copies[i], copies[j] = copies[j], copies[i]

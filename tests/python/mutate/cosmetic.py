@@ -23,7 +23,8 @@ from .places import (
     tensors,
     weights,
 )
-from .registry import NoPlace, WITH_IFS, WITH_WEIGHTS, cosmetic
+from .registry import WITH_IFS, WITH_WEIGHTS, NoPlace, cosmetic
+
 
 @cosmetic()
 def doc_strings_are_added(model, random):
@@ -229,7 +230,8 @@ def annotations_denotations_and_training_are_added(model, random):
     for message in messages(model):
         if "denotation" in fields(message):
             message.denotation = "IMAGE"
-    model.graph.quantization_annotation.add(tensor_name=model.graph.input[0].name)
+    for info in model.graph.input:
+        model.graph.quantization_annotation.add(tensor_name=info.name)
     model.training_info.add().algorithm.name = "training"
 
 

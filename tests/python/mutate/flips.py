@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bits of deployments flipped one by one, and what a check says: python tests/python/mutate/flips.py.
+"""Bits of deployments flipped one by one, and what a check says.
+
+python tests/python/mutate/flips.py --count 10000 --seed 1
 
 For each form of a deployment in the README's table, of Relay or of Relax as the environment has
 it: all bits of files up to SMALL bytes, and --count bits of larger ones. Of a sealed deployment
@@ -15,7 +17,6 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import sys
 import tempfile
 
@@ -26,7 +27,7 @@ if __name__ == "__main__":
 
 from deployments import network
 
-from tvm_model_hash import ModelHashError, Status, check, model_record, read_record, seal
+from tvm_model_hash import ModelHashError, Status, check, model_record, seal
 
 SMALL = 4096
 
@@ -48,7 +49,7 @@ def look(record, directory):
 
 
 def places(data):
-    """For each bit of each record's text: which of the records, and which key's value, or "text"."""
+    """For each bit of each record's text: which record, and which key's value, if any."""
     found = {}
     for match in _RECORD.finditer(data):
         text = dict.fromkeys(range(match.start() * 8, match.end() * 8), "other text")
@@ -136,7 +137,7 @@ def forms():
     return {form: lambda d, v, s=save: make(s, d, v) for form, save in found.items()}
 
 
-def run_form(form, make, count, seed, small=SMALL, in_records=None):
+def run_form(form, make, count, seed, *, small=SMALL, in_records=None):
     """Flip bits of a form, unsealed and sealed, and change whole files.
 
     Returns rows of files, how many bits in records were found, and how many changes of files.
@@ -161,13 +162,17 @@ def run_form(form, make, count, seed, small=SMALL, in_records=None):
             bits[path.name] = chosen(data, count, rng, small)
             if is_covered:
                 hit = places(data)
-                more = hit if in_records is None else rng.sample(list(hit), min(in_records, len(hit)))
+                more = (
+                    hit if in_records is None else rng.sample(list(hit), min(in_records, len(hit)))
+                )
                 outcomes = flip(record, first, path.name, sorted({*bits[path.name], *more}))
                 fields.update(count_records(hit, outcomes))
                 found = [outcomes[bit] for bit in bits[path.name]]
             else:  # some part needs a seal
                 found = []
-            rows.append([form, path.name, len(data), len(bits[path.name]), collections.Counter(found)])
+            rows.append(
+                [form, path.name, len(data), len(bits[path.name]), collections.Counter(found)]
+            )
         if is_covered:
             unsealed = change_files(record, first, other)
             whole.update(("unsealed", outcome) for outcome in unsealed.values())

@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from .registry import NoPlace
 
+
 def one(random, places):
     """One of the places."""
     places = list(places)

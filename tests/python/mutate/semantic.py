@@ -17,7 +17,6 @@ from .places import (
     definition,
     flip_bit,
     functions,
-    messages,
     nodes,
     one,
     replace,
@@ -354,9 +353,7 @@ def inputs_of_a_subgraph_change_places(model, random):
             (scope.proto.input, scope.inputs.index(name))
             for scope, counted in bodies(model)
             for name in scope.inputs
-            if scope.outer
-            and len(scope.inputs) > 1
-            and any(name in node.input for node in counted)
+            if scope.outer and len(scope.inputs) > 1 and any(name in node.input for node in counted)
         ),
     )
     j = random.choice([j for j in range(len(inputs)) if j != i])
@@ -809,7 +806,9 @@ def two_elements_of_a_weight_change_places(model, random):
 
 
 def reorder(model, random, change):
-    _, weight = one(random, ((s, w) for s, w in weights(model) if BITS.get(w.data_type, 1) % 8 == 0))
+    _, weight = one(
+        random, ((s, w) for s, w in weights(model) if BITS.get(w.data_type, 1) % 8 == 0)
+    )
     store_raw(weight)
     before = weight.raw_data
     elements = np.frombuffer(before, f"V{BITS[weight.data_type] // 8}")
@@ -848,11 +847,7 @@ def a_weight_has_its_dimensions_in_another_order(model, random):
 def a_weight_becomes_an_input(model, random):
     name = one(
         random,
-        (
-            w.name
-            for s, w in weights(model)
-            if s.proto is model.graph and w.name not in s.inputs
-        ),
+        (w.name for s, w in weights(model) if s.proto is model.graph and w.name not in s.inputs),
     )
     index = next(i for i, w in enumerate(model.graph.initializer) if w.name == name)
     weight = model.graph.initializer.pop(index)
@@ -963,7 +958,9 @@ def two_references_of_a_function_change_places(model, random):
 @edit("function", "graph", (), ["function"] * 3)
 def two_functions_exchange_their_names(model, random):
     found = [(scope.proto, [n.op_type for n in counted]) for scope, counted in bodies(model)]
-    found = [(proto, operators) for proto, operators in found if isinstance(proto, onnx.FunctionProto)]
+    found = [
+        (proto, operators) for proto, operators in found if isinstance(proto, onnx.FunctionProto)
+    ]
     a, b = one(
         random, ((a, b) for a, first in found for b, second in found if len(first) < len(second))
     )

@@ -17,7 +17,12 @@ from tvm_model_hash import model_record, seal
 )
 def test_flipped_bits(form):
     rows, records, files = flips.run_form(
-        form, lambda directory, variant: build(form, directory, **variant), 60, 1, 0, 300
+        form,
+        lambda directory, variant: build(form, directory, **variant),
+        60,
+        1,
+        small=0,
+        in_records=300,
     )
     for _, name, _, count, unsealed, sealed in rows:
         assert sealed == {flips.FOUND: count}, name
