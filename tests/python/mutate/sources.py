@@ -7,10 +7,13 @@ from pathlib import Path
 
 import hypothesis
 import onnx
+from canonical_reference import domain_of
 from graph_strategies import models
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from model.test_canonical import node_tests
+
+from .places import messages
 
 # Networks in wheels: file's package and path. Squeezenet is of IR version 3 (its weights are
 # inputs), magika and the first of silero's have weights, the second has nested Ifs and
@@ -41,8 +44,20 @@ def onnx_node_tests():
     return node_tests()
 
 
+def foreign(model):
+    """The same model with its nodes in a domain of others: none is of ai.onnx."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for message in messages(copy):
+        if isinstance(message, onnx.NodeProto) and domain_of(message.domain) == "":
+            message.domain = "com.example"
+    for message in [copy, *copy.functions]:
+        message.opset_import.add(domain="com.example", version=1)
+    return copy
+
+
 def generated(seed, count):
-    """Generated models, no two of which are the same."""
+    """Generated models, no two of which are the same; of some no node is of ai.onnx."""
     found = {}
 
     @hypothesis.seed(seed)
@@ -54,7 +69,7 @@ def generated(seed, count):
         suppress_health_check=list(HealthCheck),
     )
     @given(
-        st.tuples(st.lists(st.sampled_from(STEPS), max_size=6), st.booleans()).flatmap(
+        st.tuples(st.lists(st.sampled_from(STEPS), max_size=4), st.booleans()).flatmap(
             lambda drawn: models(tuple(drawn[0]), dead=drawn[1])
         )
     )
@@ -62,4 +77,5 @@ def generated(seed, count):
         found[model.SerializeToString(deterministic=True)] = model
 
     collect()
-    return list(found.values())
+    models_ = list(found.values())
+    return [*models_, *map(foreign, models_[::10])]
