@@ -4,7 +4,7 @@
 python tests/python/mutate/flips.py --count 10000 --seed 1
 
 For each form of a deployment in the README's table, of Relay or of Relax as the environment has
-it: all bits of files up to SMALL bytes, and --count bits of larger ones. Of a sealed deployment
+it: --count bits of each file, or all if it has no more. Of a sealed deployment
 each has to be found. Of an unsealed one a flipped bit is found, or the verdict says that the
 contents were not verified; one in a record's text is counted by what it hits.
 """
@@ -28,8 +28,6 @@ if __name__ == "__main__":
 from deployments import network
 
 from tvm_model_hash import ModelHashError, Status, check, model_record, seal
-
-SMALL = 4096
 
 FOUND, NOT_VERIFIED, MISSED = "found", "not verified", "missed"
 
@@ -75,10 +73,8 @@ def count_records(hit, outcomes):
     return counts
 
 
-def chosen(data, count, rng, small=SMALL):
-    """The bits to flip: all, or so many, and those of records beside."""
-    if len(data) <= small:
-        return range(len(data) * 8)
+def chosen(data, count, rng):
+    """The bits to flip: so many, or all."""
     return sorted(rng.sample(range(len(data) * 8), min(count, len(data) * 8)))
 
 
@@ -137,7 +133,7 @@ def forms():
     return {form: lambda d, v, s=save: make(s, d, v) for form, save in found.items()}
 
 
-def run_form(form, make, count, seed, *, small=SMALL, in_records=None):
+def run_form(form, make, count, seed, in_records=None):
     """Flip bits of a form, unsealed and sealed, and change whole files.
 
     Returns rows of files, how many bits in records were found, and how many changes of files.
@@ -159,7 +155,7 @@ def run_form(form, make, count, seed, *, small=SMALL, in_records=None):
         bits = {}
         for path in sorted(first.iterdir()):
             data = path.read_bytes()
-            bits[path.name] = chosen(data, count, rng, small)
+            bits[path.name] = chosen(data, count, rng)
             if is_covered:
                 hit = places(data)
                 more = (
@@ -181,7 +177,7 @@ def run_form(form, make, count, seed, *, small=SMALL, in_records=None):
         assert check(record, first).status is Status.MATCH
         names = [*bits, "SHA256SUMS"]
         data = (first / "SHA256SUMS").read_bytes()
-        bits["SHA256SUMS"] = chosen(data, count, rng, small)
+        bits["SHA256SUMS"] = chosen(data, count, rng)
         rows.append([form, "SHA256SUMS", len(data), len(bits["SHA256SUMS"]), None])
         for row, name in zip(rows, names, strict=True):
             outcomes = flip(record, first, name, bits[name])
@@ -229,7 +225,7 @@ def table(rows, fields, whole):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=10_000, help="bits of large files (10000)")
+    parser.add_argument("--count", type=int, default=10_000, help="bits of each file (10000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
@@ -241,7 +237,7 @@ def main():
             rows += some
             fields += more
             whole += others
-            print(some[0][0], "is done", file=sys.stderr, flush=True)
+            print(table(some, more, others), file=sys.stderr, flush=True)
     print(table(rows, fields, whole))
     sys.exit(any(sealed[FOUND] != bits for *_, bits, _, sealed in rows))
 

@@ -11,21 +11,19 @@ from mutate import opinions, run
 from mutate.anything import ANYTHING
 from mutate.registry import EDITS
 
-SEED = 7
+SEED = 8
 
 
 @pytest.fixture(scope="module")
 def pool():
-    return run.Pool(SEED, generated=80, networks=())
+    return run.Pool(SEED, generated=200, networks=())
 
 
 @pytest.mark.filterwarnings("ignore")  # of numpy, in onnx's making of its models
 @pytest.mark.parametrize(("is_cosmetic", "rounds"), [(False, 4), (True, 10)])
 def test_no_verdict_is_false(is_cosmetic, rounds, pool):
     edits = [e for e in EDITS.values() if (e.rule == "unchanged") is is_cosmetic]
-    # From 1 on: each round's number 0 is shown to TVM, which takes its time.
-    numbers = range(len(edits), len(edits) * (rounds + 1))
-    counts, _ = run.run(pool, SEED, numbers, edits)
+    counts, _ = run.run(pool, SEED, range(len(edits) * rounds), edits)
     assert not any(result in run.FALSE for _, result, _ in counts), counts
     made = collections.Counter()
     for (name, result, _), number in counts.items():
