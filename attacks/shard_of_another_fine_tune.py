@@ -23,7 +23,7 @@ def attack(directory):
     verdict(network(), own, Status.NO_RECORD, f"which model '{shard}'")
     seal(own)
     shutil.copy(other / shard, own)
-    return verdict(network(), own, Status.MISMATCH, shard)
+    return verdict(network(), own, Status.BROKEN_SEAL, shard)
 
 
 if __name__ == "__main__":

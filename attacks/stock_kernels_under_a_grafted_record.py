@@ -22,7 +22,7 @@ def attack(directory):
     stock = deployment(directory / "stock", get_hash=False, scale=2.0)
     shutil.copy(stock / "lib.so", own)
     graft(record, own / "lib.so")
-    sealed = verdict(network(), own, Status.MISMATCH, "lib.so")
+    sealed = verdict(network(), own, Status.BROKEN_SEAL, "lib.so")
     (own / "SHA256SUMS").unlink()
     assert check(network(), own).status is Status.MATCH  # what a record does not promise
     return sealed

@@ -21,7 +21,6 @@ def test_flipped_bits(form):
         lambda directory, variant: build(form, directory, **variant),
         60,
         1,
-        small=0,
         in_records=300,
     )
     for _, name, _, count, unsealed, sealed in rows:
