@@ -192,36 +192,45 @@ def run_form(form, make, count, seed, in_records=None):
 
 
 def table(rows, fields, whole):
-    """The rows as tables of Markdown."""
+    """The rows as tables of Markdown, a line for each form."""
     lines = [
-        "| form | file | bytes | bits flipped | sealed: found | **missed** | "
-        "unsealed: found | said to be not verified |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| form | files (bytes) | bits flipped | sealed: found | **missed** | "
+        "not sealed: found | said to be not verified |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     sums = collections.Counter()
-    for form, name, size, bits, unsealed, sealed in rows:
-        missed = bits - sealed[FOUND]
-        sums.update(bits=bits, found=sealed[FOUND], missed=missed)
-        apart = ["", ""]
-        if unsealed:
-            apart = [f"{unsealed[FOUND]:,}", f"{unsealed[NOT_VERIFIED]:,}"]
-            sums.update(apart=unsealed[FOUND], named=unsealed[NOT_VERIFIED])
-        cells = [form, f"`{name}`", f"{size:,}", f"{bits:,}", f"{sealed[FOUND]:,}", str(missed)]
-        lines.append(f"| {' | '.join([*cells, *apart])} |")
-    keys = ("bits", "found", "missed", "apart", "named")
-    lines.append(f"| **together** | | | {' | '.join(f'{sums[key]:,}' for key in keys)} |")
-    lines += ["", "| unsealed, of records | flipped | found | said to be not verified |"]
+    for form in dict.fromkeys(row[0] for row in rows):
+        of, files = collections.Counter(), []
+        for _, name, size, bits, unsealed, sealed in (row for row in rows if row[0] == form):
+            files.append(f"`{name}` ({size:,})")
+            of.update(bits=bits, found=sealed[FOUND], missed=bits - sealed[FOUND])
+            unsealed = unsealed or {}
+            of.update(apart=unsealed.get(FOUND, 0), said=unsealed.get(NOT_VERIFIED, 0))
+            of.update(missed=unsealed.get(MISSED, 0))
+        sums.update(of)
+        lines.append(f"| {form} | {', '.join(files)} | {_cells(of, *COLUMNS)} |")
+    lines.append(f"| **together** | | {_cells(sums, *COLUMNS)} |")
+    lines += ["", "| not sealed, of records | flipped | found | said to be not verified |"]
     lines.append("|---|---:|---:|---:|")
     for field in sorted({field for field, _ in fields}):
-        cells = [fields[field, FOUND], fields[field, NOT_VERIFIED]]
-        numbers = " | ".join(f"{n:,}" for n in [sum(cells), *cells])
-        lines.append(f"| {field} | {numbers} |")
+        cells = {outcome: fields[field, outcome] for outcome in (FOUND, NOT_VERIFIED)}
+        cells["flipped"] = sum(cells.values())
+        lines.append(f"| {field} | {_cells(cells, 'flipped', FOUND, NOT_VERIFIED)} |")
     lines += ["", "| files cut, lengthened, emptied, exchanged, renamed | done | found |"]
     lines.append("|---|---:|---:|")
     for state in ("sealed", "unsealed"):
-        found = whole[state, FOUND]
-        lines.append(f"| {state} | {found + whole[state, NOT_VERIFIED]} | {found} |")
+        cells = {FOUND: whole[state, FOUND], NOT_VERIFIED: whole[state, NOT_VERIFIED]}
+        cells["done"] = sum(cells.values())
+        name = "sealed" if state == "sealed" else "not sealed"
+        lines.append(f"| {name} | {_cells(cells, 'done', FOUND)} |")
     return "\n".join(lines)
+
+
+COLUMNS = ("bits", "found", "missed", "apart", "said")
+
+
+def _cells(counts, *keys):
+    return " | ".join(f"{counts[key]:,}" for key in keys)
 
 
 def main():
