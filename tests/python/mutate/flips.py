@@ -204,9 +204,9 @@ def table(rows, fields, whole):
         for _, name, size, bits, unsealed, sealed in (row for row in rows if row[0] == form):
             files.append(f"`{name}` ({size:,})")
             of.update(bits=bits, found=sealed[FOUND], missed=bits - sealed[FOUND])
-            unsealed = unsealed or {}
-            of.update(apart=unsealed.get(FOUND, 0), said=unsealed.get(NOT_VERIFIED, 0))
-            of.update(missed=unsealed.get(MISSED, 0))
+            if unsealed:
+                of.update(apart=unsealed[FOUND], said=unsealed[NOT_VERIFIED])
+                of.update(missed=unsealed[MISSED])
         sums.update(of)
         lines.append(f"| {form} | {', '.join(files)} | {_cells(of, *COLUMNS)} |")
     lines.append(f"| **together** | | {_cells(sums, *COLUMNS)} |")
@@ -249,7 +249,7 @@ def main():
             whole += others
             print(table(some, more, others), file=sys.stderr, flush=True)
     print(table(rows, fields, whole))
-    sys.exit(any(sealed[FOUND] != bits for *_, bits, _, sealed in rows))
+    sys.exit(any(sealed[FOUND] != bits or (un and un[MISSED]) for *_, bits, un, sealed in rows))
 
 
 def _run(task):
