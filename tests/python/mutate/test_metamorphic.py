@@ -46,7 +46,7 @@ def test_edit(edit, source):
         else st.just(network_and_record(source))
     )
 
-    @settings(max_examples=20 if is_generated else 2, deadline=None)
+    @settings(max_examples=12 if is_generated else 2, deadline=None)
     @given(cases, st.integers(0, 2**32))
     def run(case, seed):
         model, before = case
