@@ -56,13 +56,25 @@ def import_domain(model, domain):
 
 @edit("opset", "only graph")
 def an_operator_sets_version_changes(model, random):
-    functions = [(f.domain, f.name, f.overload) for f in model.functions]
+    change_version(model, random, lambda scope, node: True)
+
+
+@edit("opset", "only graph", (), ["function"])
+def the_version_of_another_operator_set_changes(model, random):
+    """That of a function, or of another domain than ai.onnx."""
+    change_version(model, random, lambda scope, node: root(scope) or domain_of(node.domain))
+
+
+def change_version(model, random, is_wanted):
+    """Change the version that an operator which is wanted, and no function, is of."""
+    called = {(domain_of(f.domain), f.name, f.overload) for f in model.functions}
     scope, node = one(
         random,
         (
             (scope, node)
             for scope, node in nodes(model)
-            if (node.domain, node.op_type, node.overload) not in functions
+            if (domain_of(node.domain), node.op_type, node.overload) not in called
+            and is_wanted(scope, node)
         ),
     )
     for entry in (root(scope) or model).opset_import:
@@ -876,6 +888,23 @@ def a_subgraph_takes_another_value_from_around_it(model, random):
             if used and not scope.defines(used)
             for name in [*scope.outer.inputs, *scope.outer.initializers]
             if name and definition(scope, name) != definition(scope, used)
+        ),
+    )
+    node.input[i] = name
+
+
+@edit("subgraph", "graph", (), ["loop", "loop"])
+def an_input_is_that_of_the_same_number_around(model, random):
+    """Only how far out it is tells one from the other."""
+    node, i, name = one(
+        random,
+        (
+            (node, i, outer.inputs[scope.inputs.index(used)])
+            for scope, node in nodes(model)
+            for i, used in enumerate(node.input)
+            if scope.outer and used in scope.inputs and used not in scope.initializers
+            for outer in list(around(scope))[1:]
+            if not outer.is_function and len(outer.inputs) > scope.inputs.index(used)
         ),
     )
     node.input[i] = name
