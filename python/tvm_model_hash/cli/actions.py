@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import ModelHashError
+from ..errors import ModelHashError, without_secrets
+from ..files import expand, is_pattern
 from .report import Colored, Exit, Result, table
 
 #: What a model's path is for the model that comes in by standard input.
@@ -63,7 +64,7 @@ def digest(arguments: argparse.Namespace) -> Iterator[Result]:
 
     if arguments.paths.count(STDIN) > 1:
         arguments.refuse(f"{STDIN} is standard input, which can be read once")
-    several = len(arguments.paths) > 1
+    several = are_several(arguments.paths)
     return _each(arguments, digest_one)
 
 
@@ -168,13 +169,29 @@ def _broken_lines(reason: str, broken: Any, deployment: Any) -> list[str]:
 
     if MANIFEST_NAME in broken.changed:
         return [Colored("broken_seal", f"broken seal: {reason}")]
-    lines = [f"missing  {name}" for name in broken.missing]
-    lines += [f"changed  {name}" for name in broken.changed]
-    lines += [f"extra    {name}" for name in broken.extra]
+    lines = [f"{how:7}  {name}" for how, names in _differences(broken) for name in names]
     if deployment.disagreement:
         lines.append(Colored("mismatch", f"besides, {deployment.disagreement}"))
     head = "broken seal: the files are not the ones that were sealed"
     return [Colored("broken_seal", head), *lines]
+
+
+def _brief(verdict: Any) -> str | None:
+    """The row of a broken seal: which files, and not what they were to be."""
+    from ..checking.manifest import MANIFEST_NAME
+
+    differences = _differences(verdict)
+    if not differences or MANIFEST_NAME in verdict.changed:
+        return None
+    return "; ".join(
+        f"{how} {', '.join(map(repr, names[:3]))}" + (", ..." if len(names) > 3 else "")
+        for how, names in differences
+    )
+
+
+def _differences(broken: Any) -> list[tuple[str, tuple[str, ...]]]:
+    found = ("missing", broken.missing), ("changed", broken.changed), ("extra", broken.extra)
+    return [(how, names) for how, names in found if names]
 
 
 def _artifact_text(artifact: Any) -> str:
@@ -299,6 +316,7 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
         verdict.to_dict(),
         lines,
         tuple(r.partition(": ")[0] if r.startswith("not sealed") else r for r in verdict.remarks),
+        brief=_brief(verdict),
     )
 
 
@@ -309,7 +327,7 @@ def explain(arguments: argparse.Namespace) -> Iterator[Result]:
     difference = explain_difference(arguments.first, arguments.second)
     reason = difference or "same graph, same weights"
     status, exit_status = ("mismatch", Exit.MISMATCH) if difference else ("equivalent", Exit.OK)
-    fields = {"other": arguments.second}
+    fields = {"other": without_secrets(arguments.second)}
     yield Result(status, exit_status, arguments.first, reason, fields, [reason])
 
 
@@ -361,14 +379,25 @@ def _each(
     ends_all: Callable[[Exception], bool] = lambda _: False,
 ) -> Iterator[Result]:
     """The results of several; an error of one is no reason not to look at the others."""
-    for path in arguments.paths if paths is None else paths:
+    for given in arguments.paths if paths is None else paths:
         try:
-            result = function(path)
-        except Exception as error:
-            if ends_all(error):
-                raise
-            result = error_result(error, path, arguments.debug)
-        yield result
+            found = expand(given)
+        except ModelHashError as error:
+            yield error_result(error, given, arguments.debug)
+            continue
+        for path in found:
+            try:
+                result = function(path)
+            except Exception as error:
+                if ends_all(error):
+                    raise
+                result = error_result(error, path, arguments.debug)
+            yield result
+
+
+def are_several(paths: Sequence[str]) -> bool:
+    """Whether paths are of several artifacts or models, or a URL may stand for several."""
+    return len(paths) > 1 or any(map(is_pattern, paths))
 
 
 def _record_lines(record: Any) -> list[str]:

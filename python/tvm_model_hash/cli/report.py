@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from ..errors import without_secrets
 from ..progress import escaped
 
 PROGRAM = "tvm-model-hash"
@@ -62,6 +63,8 @@ class Result:
         What is to be added to the row.
     error : str, optional
         The type of the error, if it is one.
+    brief : str, optional
+        What the row has in place of the reason, where that is long.
     """
 
     status: str
@@ -72,11 +75,12 @@ class Result:
     lines: list[str] = field(default_factory=list)
     remarks: tuple[str, ...] = ()
     error: str | None = None
+    brief: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
         return {
-            "path": self.path,
+            "path": self.path and without_secrets(self.path),
             "status": self.status,
             "exit_status": int(self.exit),
             "reason": self.reason,
@@ -182,7 +186,7 @@ def printable(text: str, stream: TextIO) -> str:
         One line.
     """
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
+    return escaped(without_secrets(text)).encode(encoding, "backslashreplace").decode(encoding)
 
 
 class Colored(str):
@@ -222,7 +226,7 @@ def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
 
 def _print_row(result: Result) -> None:
     label = result.status.replace("_", " ")
-    text = "; ".join(filter(None, (result.reason, *result.remarks)))
+    text = "; ".join(filter(None, (result.brief or result.reason, *result.remarks)))
     path = result.path or ""
     if text.startswith(f"{path!r}: "):  # an error that begins with it too
         text = text[len(f"{path!r}: ") :]
