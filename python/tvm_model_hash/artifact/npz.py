@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO, NamedTuple
 
+from .. import limits
+from ..boundary import reading
 from ..errors import ArtifactError, FixedRecordError, ModelHashError
 from ..record import RECORD_TAG, Record
 from .carrier import Artifact, Carrier, Patch, Role, Source, StoredTensor
@@ -33,7 +35,6 @@ _CENTRAL_LAYOUT = struct.Struct("<4s6H3L5H2L")
 _LOCAL_LAYOUT = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT_BYTES = 0xFFFF
 _PIECE_BYTES = 1024 * 1024
-_MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
 # What stands in a field whose number is in the zip64 extra field, and that one's tag.
 _ELSEWHERE = 0xFFFFFFFF
 _ZIP64 = 1
@@ -138,18 +139,16 @@ class Npz(Carrier):
         import zipfile
         import zlib
 
-        try:
-            yield
-        except ModelHashError:
-            raise
-        # The last two for what is compressed in a way that is not known here, or encrypted.
-        except (
-            *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError),
-            *(NotImplementedError, RuntimeError),
-        ) as error:
-            raise ArtifactError(
-                f"cannot read the arrays in {self._source.name}: {error}"
-            ) from error
+        with reading(self._source.path):
+            try:
+                yield
+            except ModelHashError:
+                raise
+            # The last for what is encrypted, or compressed in a way that is not known here.
+            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+                raise ArtifactError(
+                    f"cannot read the arrays in {self._source.name}: {error}"
+                ) from error
 
     def _record(self) -> Record | None:
         if not self._comment.startswith(RECORD_TAG.encode()):
@@ -188,9 +187,10 @@ class Npz(Carrier):
                 f"its directory has {size} bytes from byte {start} on, and its end is at {end}"
             )
         check_count(count, self._source.name)
-        if size > _MAX_DIRECTORY_BYTES:
+        if size > limits.ZIP_DIRECTORY_BYTES:
             raise self._damaged(
-                f"its directory has {size} bytes, more than the limit of {_MAX_DIRECTORY_BYTES}"
+                f"its directory has {size} bytes, more than the limit of "
+                f"{limits.ZIP_DIRECTORY_BYTES}"
             )
         self._count, self._directory = count, (start, size)
 

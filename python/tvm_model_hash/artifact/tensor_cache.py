@@ -8,14 +8,13 @@ It is what ``tvm.contrib.tvmjs`` writes, for MLC LLM and the web. The record sta
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from .. import limits
 from ..errors import ArtifactError
-from ..files import open_regular
+from ..files import directory_of, join, open_regular, regular_size
 from ..record import Record
 from .carrier import Artifact, Carrier, Patch, Role, Source, StoredTensor
 from .json_text import (
@@ -29,7 +28,7 @@ from .json_text import (
     replaced,
     short,
 )
-from .tensor_names import tensor_names
+from .tensor_names import check_count, tensor_names
 from .tensor_types import of_numpy, shape_of
 
 _METADATA, _RECORDS = "metadata", "records"
@@ -51,11 +50,19 @@ class TensorCache(Carrier):
         self._json = found
         names: list[str] = []
         shards: list[str] = []
+        if len(found.value[_RECORDS]) > limits.SHARDS:
+            raise self._damaged(
+                f"it has {len(found.value[_RECORDS])} shards, more than the limit of "
+                f"{limits.SHARDS}"
+            )
         for shard in found.value[_RECORDS]:
             shards.append(self._check_shard(shard))
             names += (self._check_tensor(tensor, shard) for tensor in shard[_RECORDS])
+        check_count(len(names), source.name)
         self._names = tensor_names(names, source.name)
         self._shards = tuple(shards)
+        if len(set(shards)) != len(shards):
+            raise self._damaged("it names a shard twice")
 
     @classmethod
     def find(cls, source: Source) -> TensorCache | None:
@@ -104,7 +111,7 @@ class TensorCache(Carrier):
     def tensors(self) -> Iterator[StoredTensor]:
         """Give the tensors with their data, which lie in the shards."""
         for shard in self._json.value[_RECORDS]:
-            path = os.path.join(os.path.dirname(self._source.path), shard["dataPath"])
+            path = join(directory_of(self._source.path), shard["dataPath"])
             with open_regular(path) as file:
                 source = Source(path, file)
                 for tensor in shard[_RECORDS]:
@@ -128,18 +135,18 @@ class TensorCache(Carrier):
             )
         if not is_size(size) or not isinstance(shard.get(_RECORDS), list):
             raise self._damaged(f"the shard {short(name)} has no size, or no list of tensors")
-        path = os.path.join(os.path.dirname(self._source.path), name)
+        path = join(directory_of(self._source.path), name)
         try:
-            status = os.stat(path)
-        except (OSError, ValueError) as error:  # the latter for a name that no file can have
-            reason = getattr(error, "strerror", None) or error
+            found = regular_size(path)
+        except ArtifactError as error:
+            reason = str(error).rpartition(": ")[2]  # without the path, which may be long
             raise ArtifactError(
                 f"{self._source.name} is incomplete: cannot read its shard {short(path)}: {reason}"
             ) from error
-        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+        if found != size:
             raise ArtifactError(
                 f"the shard {path!r} of {self._source.name} is not the file it is said to be: "
-                f"expected a regular file of {size} bytes, found {status.st_size}"
+                f"expected a regular file of {size} bytes, found {found}"
             )
         return name
 

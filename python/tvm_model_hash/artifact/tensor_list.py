@@ -12,8 +12,9 @@ import struct
 from collections.abc import Iterator
 from functools import partial
 
+from .. import limits
 from ..errors import RecordError
-from ..record import MAX_RECORD_BYTES, Record
+from ..record import Record
 from .carrier import Artifact, Carrier, Patch, Role, Source, StoredTensor
 from .tensor_names import check_count, tensor_names
 from .tensor_types import of_dlpack
@@ -82,7 +83,7 @@ class TensorList(Carrier):
         reader = Reader(source.file, left, source.name, self._end, "list of tensors")
         if not left:
             return None
-        if left > MAX_RECORD_BYTES + 8 or reader.count("record") != left - 8:
+        if left > limits.RECORD_BYTES + 8 or reader.count("record") != left - 8:
             raise RecordError(
                 f"{left} bytes stand behind the last tensor, which are no record: expected its "
                 "length and its text, or nothing"

@@ -19,7 +19,7 @@ from ..errors import (
     SealError,
     UnknownArtifactError,
 )
-from ..files import locked
+from ..files import locked, refuse_url
 from ..record import Record
 from .deployment import Deployment
 from .expected import Expected
@@ -126,6 +126,8 @@ def tag(
         If the model or an artifact can't be read.
     """
     path = os.fsdecode(path)
+    for named in (path, os.fsdecode(output or "")):
+        refuse_url(named)
     expected = model_or_hash if isinstance(model_or_hash, Expected) else Expected(model_or_hash)
     if not os.path.isdir(path):
         return _tag_file(path, expected, output, force)
