@@ -9,6 +9,7 @@ from .artifact.record_io import read_artifact as read_artifact
 from .artifact.record_io import read_interface as read_interface
 from .artifact.record_io import read_record as read_record
 from .artifact.record_io import write_record as write_record
+from .checking.attestation import attest as attest
 from .checking.manifest import Seal as Seal
 from .checking.manifest import seal as seal
 from .checking.manifest import verify_seal as verify_seal
@@ -20,6 +21,7 @@ from .checking.verdict import Verdict as Verdict
 from .checking.verdict import check as check
 from .checking.verdict import check_consistent as check_consistent
 from .errors import ArtifactError as ArtifactError
+from .errors import AttestationError as AttestationError
 from .errors import BrokenSealError as BrokenSealError
 from .errors import BuildMismatchError as BuildMismatchError
 from .errors import DeviceError as DeviceError

@@ -287,7 +287,7 @@ def test_tag_of_a_library_is_refused(directory):
 
 def test_every_command_has_help_with_an_example(directory):
     commands = run("--help", cwd=directory).stdout
-    for name in ("digest", "show", "check", "explain", "seal", "tag", "strip"):
+    for name in ("digest", "show", "check", "explain", "seal", "tag", "attest", "strip"):
         assert f"    {name} " in commands
         text = run(name, "--help", cwd=directory).stdout
         assert re.search(f"Examples?:\n  tvm-model-hash {name} ", text)

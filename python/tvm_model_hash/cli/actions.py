@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ModelHashError, without_secrets
 from ..files import expand, is_pattern
-from .report import Colored, Exit, Result, table
+from .report import Colored, Exit, Result, Verbatim, table
 
 #: What a model's path is for the model that comes in by standard input.
 STDIN = "-"
@@ -365,6 +365,31 @@ def tag(arguments: argparse.Namespace) -> Iterator[Result]:
     for weights in tagged.weights:
         lines.append(f"{weights.name}: {weights}" if tagged.parts else str(weights))
     yield Result("done", Exit.OK, tagged.path, None, tagged.to_dict(), lines)
+
+
+def attest(arguments: argparse.Namespace) -> Iterator[Result]:
+    """State what a deployment was compiled from."""
+    import json
+
+    from ..checking.attestation import attest as state
+    from ..checking.verdict import ModelHashMismatch
+
+    path = arguments.artifact
+    try:
+        text = state(
+            path,
+            arguments.model,
+            format=arguments.format,
+            builder_id=arguments.builder_id,
+            output=arguments.output,
+        )
+    except ModelHashMismatch as error:
+        arguments.exact = True
+        yield _verdict_result(arguments, path, error.verdict)
+        return
+    lines = [Verbatim(text) if arguments.output is None else f"{arguments.output}: written"]
+    fields = {"statement": json.loads(text), "output": arguments.output}
+    yield Result("done", Exit.OK, path, None, fields, lines)
 
 
 def strip(arguments: argparse.Namespace) -> Iterator[Result]:

@@ -338,6 +338,26 @@ def make_parser() -> argparse.ArgumentParser:
         "code.ro --model model.onnx",
         "deployment/ --model model.onnx",
     )
+    _add_tag_arguments(sub, tagged_help, model_help)
+
+    sub = command(
+        "attest",
+        actions.attest,
+        "state what a deployment was compiled from, to be signed; docs/signing.md says how",
+        "deployment/ --model model.onnx -o deployment.intoto.json",
+        "deployment/ --model model.onnx --format cyclonedx",
+    )
+    _add_attest_arguments(sub, artifact_help)
+
+    sub = command(
+        "strip", actions.strip, "remove the record from an artifact", "code.ro -o stock.ro"
+    )
+    sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
+    sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
+    return parser
+
+
+def _add_tag_arguments(sub: argparse.ArgumentParser, tagged_help: str, model_help: str) -> None:
     sub.add_argument(
         "artifact",
         metavar="ARTIFACT",
@@ -352,9 +372,21 @@ def make_parser() -> argparse.ArgumentParser:
         "that are not the model's, or a broken seal",
     )
 
-    sub = command(
-        "strip", actions.strip, "remove the record from an artifact", "code.ro -o stock.ro"
+
+def _add_attest_arguments(sub: argparse.ArgumentParser, artifact_help: str) -> None:
+    sub.add_argument("artifact", metavar="ARTIFACT", help=artifact_help)
+    sub.add_argument("--model", metavar="MODEL", required=True, help="its ONNX file")
+    sub.add_argument(
+        "--format",
+        choices=("in-toto", "cyclonedx"),
+        default="in-toto",
+        help="a statement of in-toto with SLSA provenance (the default), or a bill of materials",
     )
-    sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
-    sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
-    return parser
+    sub.add_argument(
+        "--builder-id",
+        metavar="URI",
+        help="who compiled it, for verifiers of the provenance; else that is said to be unknown",
+    )
+    sub.add_argument(
+        "-o", "--output", metavar="OUT", help="write this file, which must not lie in ARTIFACT"
+    )
