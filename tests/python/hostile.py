@@ -37,8 +37,8 @@ from tvm_model_hash.model.difference import explain
 from tvm_model_hash.model.digest import model_record
 from tvm_model_hash.record import Record
 
-MEMORY = 1 << 30  # bytes beside what the process has already
-SECONDS = 20
+MEMORY = 3 << 28  # bytes beside what the process has already
+SECONDS = 12
 
 KIB, MIB, GIB, TIB = (1 << shift for shift in (10, 20, 30, 40))
 MODEL_HASH = "0" * 64
