@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
 from .errors import ArtifactError, ModelHashError, OutputError, RemoteError
+from .limits import check_file_size
 from .progress import hashing
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def file_sha256(path: str, follow_symlinks: bool = True) -> tuple[int, str]:
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     with open_regular(path, follow_symlinks) as file:
         before = state_of(file)
+        check_file_size(path, before.size)
         with hashing(before.size, name_of(path), is_url(path)) as progress:
             try:
                 while count := file.readinto(buffer):  # type: ignore[attr-defined]

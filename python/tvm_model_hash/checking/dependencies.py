@@ -6,6 +6,7 @@ from __future__ import annotations
 import posixpath
 import re
 
+from ..boundary import reading
 from ..containers.library import open_library
 from ..errors import ArtifactError
 from ..files import open_regular, state_of
@@ -37,7 +38,7 @@ def refuse_dependencies(name: str, path: str) -> None:
     ArtifactError
         If it asks for a library by a path, or for one and where to look for it.
     """
-    with open_regular(path) as file:
+    with reading(name), open_regular(path) as file:
         library = open_library(file, state_of(file).size, repr(name))
         dependencies = None if library is None else library.dependencies
     if dependencies is None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
+from ..boundary import reading, reads
 from ..errors import (
     ArtifactError,
     BrokenSealError,
@@ -114,21 +115,22 @@ class Deployment:
             If the manifest is not as it was written.
         """
         directory = os.fsdecode(directory)
-        files = list_files(directory, follow_links) if files is None else files
-        own = (HASH_FILE_NAME, MANIFEST_NAME)
-        others = {name: path for name, path in files.items() if name not in own}
-        seal = None
-        try:
-            if MANIFEST_NAME in files:
-                seal = compare_with_seal(directory, files, follow_links)
-        except BrokenSealError as error:
-            if not take_broken:
-                raise
-            return cls._read_broken(directory, files, others, error)
-        found = read_parts(others)
-        check_complete(directory, found.parts)
-        stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
-        return cls(directory, files, found.parts, found.others, stated, seal)
+        with reading(directory):
+            files = list_files(directory, follow_links) if files is None else files
+            own = (HASH_FILE_NAME, MANIFEST_NAME)
+            others = {name: path for name, path in files.items() if name not in own}
+            seal = None
+            try:
+                if MANIFEST_NAME in files:
+                    seal = compare_with_seal(directory, files, follow_links)
+            except BrokenSealError as error:
+                if not take_broken:
+                    raise
+                return cls._read_broken(directory, files, others, error)
+            found = read_parts(others)
+            check_complete(directory, found.parts)
+            stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
+            return cls(directory, files, found.parts, found.others, stated, seal)
 
     @classmethod
     def _read_broken(
@@ -258,6 +260,7 @@ class Deployment:
 
 
 @one_version()
+@reads()
 def read(
     path: str | os.PathLike[str], *, take_broken: bool = False, follow_links: bool = False
 ) -> Artifact | Deployment:

@@ -15,6 +15,8 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .. import limits
+from ..boundary import reading, reads
 from ..errors import (
     ArtifactError,
     BrokenSealError,
@@ -47,11 +49,6 @@ _FILE_LINES = re.compile(r"# ([0-9]{1,19}) bytes:\n([0-9a-f]{64})  (.+)\n")
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\.|$)", re.I | re.A
 )
-# Far above what a deployment's manifest needs, so that another file isn't read as one.
-_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
-# Each is compared with each file that is not listed.
-_MAX_PATTERNS = 64
-_MAX_PATTERN_LENGTH = 255
 
 
 class SealedFile(NamedTuple):
@@ -120,6 +117,7 @@ class Seal:
         return f"{text}{_LAST_LINE}{_sha256_of(text)}\n"
 
 
+@reads(SealError)
 def seal(
     directory: str | os.PathLike[str],
     ignore: Collection[str] = (),
@@ -204,10 +202,21 @@ def seal(
         _check_replaceable(path)
         with replacing(path) as file:
             record = next((record for record in records.values() if record is not None), None)
-            file.write(str(Seal(record, sealed, patterns.ignored)).encode())
+            file.write(_manifest(directory, Seal(record, sealed, patterns.ignored)))
     return path
 
 
+def _manifest(directory: str, seal: Seal) -> bytes:
+    data = str(seal).encode()
+    if len(data) > limits.MANIFEST_BYTES:
+        raise SealError(
+            f"cannot seal {directory!r}: its manifest would have {len(data)} bytes, more than the "
+            f"limit of {limits.MANIFEST_BYTES}"
+        )
+    return data
+
+
+@reads(SealError)
 def read_seal(directory: str | os.PathLike[str]) -> Seal:
     """Read the manifest of a directory, without looking at the files.
 
@@ -232,9 +241,13 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
 def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     try:
         with open_regular(path, follow_symlinks) as file:
-            data = file.read(_MAX_MANIFEST_BYTES + 1)
+            data = file.read(limits.MANIFEST_BYTES + 1)
     except (ArtifactError, OSError) as error:
         raise SealError(f"there is no manifest to check by: {error}") from error
+    if len(data) > limits.MANIFEST_BYTES:
+        raise SealError(
+            f"{path!r} has more bytes than the limit of {limits.MANIFEST_BYTES} for a manifest"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -252,7 +265,8 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
         )
         raise BrokenSealError(str(altered), changed=(MANIFEST_NAME,))
     try:
-        found_seal = _parse(body)
+        with reading(path, SealError):
+            found_seal = _parse(body)
     except ModelHashError as error:
         raise _malformed(path, str(error)) from error
     if str(found_seal) != text:
@@ -261,6 +275,7 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
 
 
 @one_version()
+@reads()
 def verify_seal(
     directory: str | os.PathLike[str], strict: bool = False, *, follow_links: bool = False
 ) -> Seal:
@@ -428,6 +443,8 @@ def _parse(body: str) -> Seal:
         if lines[3] == MANIFEST_NAME:
             raise SealError("it lists itself")
         files.append(SealedFile(lines[3], int(lines[1]), lines[2]))
+        if len(files) > limits.DIRECTORY_FILES:
+            raise SealError(f"it has more files than the limit of {limits.DIRECTORY_FILES}")
         position = lines.end()
     names = [file.name for file in files]
     if names != sorted(set(names)):
@@ -436,20 +453,20 @@ def _parse(body: str) -> Seal:
 
 
 def _checked_patterns(patterns: Collection[str]) -> tuple[str, ...]:
-    if len(patterns) > _MAX_PATTERNS:
+    if len(patterns) > limits.MANIFEST_PATTERNS:
         raise SealError(
-            f"{len(patterns)} patterns to ignore, more than the limit of {_MAX_PATTERNS}"
+            f"{len(patterns)} patterns to ignore, more than the limit of {limits.MANIFEST_PATTERNS}"
         )
     for pattern in patterns:
         try:
             pattern.encode()
-            fits = 0 < len(pattern) <= _MAX_PATTERN_LENGTH
+            fits = 0 < len(pattern) <= limits.PATTERN_LENGTH
         except UnicodeEncodeError:
             fits = False
         if not fits or any(character < " " or character == "\x7f" for character in pattern):
             raise SealError(
                 f"the pattern {pattern!r} cannot stand in a manifest: expected 1 to "
-                f"{_MAX_PATTERN_LENGTH} characters of UTF-8, none of them a control character"
+                f"{limits.PATTERN_LENGTH} characters of UTF-8, none of them a control character"
             )
     return tuple(patterns)
 

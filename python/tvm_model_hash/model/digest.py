@@ -7,7 +7,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import ModelHashError, ModelSerializationError
+from ..boundary import reads
+from ..errors import ModelFileError, ModelHashError, ModelSerializationError
 from ..files import is_url, name_of, one_version
 from ..progress import hashing
 from ..record import Record
@@ -52,6 +53,7 @@ def model_hash(model: onnx.ModelProto) -> str:
 
 
 @one_version()
+@reads(ModelFileError)
 def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
     """Take all three digests of a model: ``model``, ``graph`` and ``weights``.
 

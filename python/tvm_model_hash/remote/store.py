@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from .. import limits
 from ..errors import RemoteError
 from .objects import MAX_REQUEST_BYTES, Object, State, reason_of
 
 _WEB = ("http", "https")
 _LOCAL = ("file", "local")
-_MAX_NAMES, _MAX_DEPTH = 100_000, 32
 
 # What stores call that by which versions of an object differ.
 _VERSION_KEYS = (
@@ -284,14 +284,18 @@ def walk(url: str, below: str = "") -> Iterator[str]:
     pending = [below]
     while pending:
         directory = pending.pop()
-        if directory.count("/") > _MAX_DEPTH:
-            raise RemoteError(f"cannot list {url!r}: it is deeper than {_MAX_DEPTH} directories")
+        if directory.count("/") > limits.DIRECTORY_DEPTH:
+            raise RemoteError(
+                f"cannot list {url!r}: it is deeper than {limits.DIRECTORY_DEPTH} directories"
+            )
         place = join(url, directory) if directory else url
         inner = []
         for name, is_inner in sorted(entries(place).items()):
             count += 1
-            if count > _MAX_NAMES:
-                raise RemoteError(f"cannot list {url!r}: it has over {_MAX_NAMES:,} files")
+            if count > limits.DIRECTORY_FILES:
+                raise RemoteError(
+                    f"cannot list {url!r}: it has over {limits.DIRECTORY_FILES:,} files"
+                )
             if is_inner:
                 inner.append(f"{directory}{name}/")
             else:
