@@ -506,9 +506,9 @@ EXPORT int32_t {record_function}(void* args, int* codes, int count, void* result
 
 # What would end the string, or be read as the beginning of another character.
 _ESCAPED_IN_C = re.compile(r'(["\\?])')
+_LINE_IN_C = r'\n    "(?:[ !#-\[\]-~]|\\["\\?n])*"'
 _PAYLOAD_IN_C = re.compile(
-    rf'^RECORD_SECTION const char {RECORD_SYMBOL}\[\] =((?:\n    "(?:[^"\\\n]|\\["\\?n])*")+);$',
-    re.MULTILINE,
+    rf"^RECORD_SECTION const char {RECORD_SYMBOL}\[\] =((?:{_LINE_IN_C})+);$", re.MULTILINE
 )
 
 
