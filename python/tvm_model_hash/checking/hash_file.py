@@ -15,6 +15,9 @@ HASH_FILE_NAME = "hash.txt"
 # Far above a hash and a path, as sha256sum writes them.
 _MAX_BYTES = 8192
 
+# ASCII's. What else Python takes for white space does not belong there.
+_WHITE_SPACE = " \t\n\v\f\r"
+
 
 def read_hash_file(path: str) -> Record:
     """Read a file that holds a model hash, as people and tools write them.
@@ -42,9 +45,9 @@ def read_hash_file(path: str) -> Record:
         raise InvalidHashError(
             f"{path!r} has more than {_MAX_BYTES} bytes, expected 64 hexadecimal digits"
         )
-    text = data.decode("utf-8", "replace")
+    text = data.decode("utf-8", "replace").strip(_WHITE_SPACE)
     if text.startswith(RECORD_TAG):
-        return Record.parse(text.rstrip())
+        return Record.parse(text)
     return Record(parse_hash(text, repr(path)))
 
 
@@ -69,7 +72,8 @@ def parse_hash(text: str, where: str) -> str:
     InvalidHashError
         If the text is something else.
     """
-    match = re.fullmatch(r"\s*(?:sha256:)?([0-9a-fA-F]{64})(?: [ *][^\n]+)?\s*", text)
+    stripped = text.strip(_WHITE_SPACE)
+    match = re.fullmatch(r"(?:sha256:)?([0-9a-fA-F]{64})(?: [^\r\n]+)?", stripped)
     if match:
         return match[1].lower()
     found = repr(text if len(text) <= 100 else text[:100] + "...") if text.strip() else "empty"
