@@ -9,6 +9,7 @@
 #                      takes qemu and a Python for aarch64 from Debian, without installing them
 #   make wheels      the sdist and the wheels for everybody, built twice and checked: build/wheels/dist
 #   make fault       kill what writes, hundreds of times: is anything lost?
+#   make fuzz SECONDS=60  fuzz each reader for so long, or those of TARGETS="elf tar_archive"
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
 #   make format      lay out the sources
@@ -22,7 +23,9 @@ TEST := .venv-test
 BENCH := .venv-bench
 RELAY_OLD := .venv-relay-old
 WHEELS := .venv-wheels
-CXX_SOURCES := src/runtime/vm/executable_hash.cc $(wildcard examples/cpp/*.cc)
+CXX_SOURCES := src/runtime/vm/executable_hash.cc $(wildcard examples/cpp/*.cc tests/fuzz/*.cc)
+# Of make fuzz, for each target.
+SECONDS := 60
 
 # The versions of TVM with Relax, and the tvm-ffi that each works with.
 RELAX_DEMO := .venv-demo-relax
@@ -42,7 +45,7 @@ export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
-  wheels fault bench lint format clean
+  wheels fault fuzz bench lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -79,6 +82,9 @@ wheels: $(WHEELS)/ready
 
 fault: $(TEST)/wheel
 	$(TEST)/bin/python tests/python/fault.py
+
+fuzz: $(TEST)/wheel
+	$(TEST)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
 
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python benchmarks/run.py
