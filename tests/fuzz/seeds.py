@@ -6,9 +6,11 @@
 Binaries are made by the linkers of the wheel ziglang and by TVM, parameters by their own tools.
 """
 
+import paths  # which says where all else is
 
 # isort: split
 
+import io
 import os
 import pathlib
 import struct
@@ -16,12 +18,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 
 import binaries
 import corpus
 import numpy as np
 import parameter_files
-import paths
 import targets
 from artifacts import compile_model, dense
 from containers.test_archives import tar_of
@@ -33,8 +35,8 @@ from tvm_model_hash.checking.hash_file import write_hash_file
 from tvm_model_hash.model.digest import model_record
 from tvm_model_hash.record import Record
 
-#: The most that the inputs of a target may have, as they are committed.
-MAX_BYTES = 12_000
+#: The most that what was found may have of a target, as it is committed.
+MAX_BYTES = 7_000
 MAX_INPUT_BYTES = 24_000
 ROOM = 1024  # for the modules in a library
 
@@ -128,19 +130,39 @@ def parameter_seeds(directory):
     cache = content(directory / names["tensor cache"])
     return {
         "tensor_list": [content(directory / names["tvm"])],
-        "npz": [content(directory / names[name]) for name in ("npz", "compressed npz")],
+        "npz": [
+            *(content(directory / names[name]) for name in ("npz", "compressed npz")),
+            large_npz(content(directory / names["npz"])),
+        ],
         "safetensors_file": [
             content(directory / names[name])
             for name in ("safetensors", "safetensors with metadata")
         ],
-        "tensor_cache": [cache, cache.replace(b"43", b"64")],
+        "tensor_cache": [cache],
         "graph_json": [parameter_files.factory().get_graph_json().encode()],
     }
 
 
+def large_npz(data):
+    """The same arrays behind another file, with sizes as archives have them of over 4 GiB."""
+    written = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as arrays,
+        zipfile.ZipFile(written, "w") as archive,
+    ):
+        for name in ("README", *arrays.namelist()):
+            with archive.open(name, "w", force_zip64=True) as file:
+                file.write(arrays.read(name) if name != "README" else b"text")
+    return written.getvalue()
+
+
+def deployed_model():
+    return dense(np.arange(64).reshape(16, 4))
+
+
 def deployment(directory):
     """A real deployment, small: code, kernels, a constant in a file, and its seal."""
-    model = dense(np.arange(64).reshape(16, 4))
+    model = deployed_model()
     executable = compile_model(model, get_hash=True)
     executable.move_late_bound_consts(str(directory / "consts"), byte_limit=64)
     code, library = executable.save()
@@ -180,13 +202,21 @@ def main():
         corpus.save("template_deployment", deployment(deployed))
         corpus.save("template_libraries", libraries())
         code = content(deployed / "code.ro")
+        consts = content(deployed / "consts")
         real["code_ro"] = [code]
         real["modules"] = [bytes([number]) + tree(number, code) for number in (0, 1)]
         real["directory"] = [
             b"".join(
                 bytes([number]) + struct.pack("<H", len(data)) + data
-                for number, data in enumerate([code, content(deployed / "consts")])
+                for number, data in ((0, code), (2, consts), (5, package))
             )
+            for package in (tar_of({"m/code.ro": code}), tar_of({"a": tar_of({"b": code})}))
+        ]
+        real["expected"] = [
+            deployed_model().SerializeToString(),
+            deployed_model().SerializeToString() + b"\x08\x08",  # the same in another encoding
+            deployed_model().SerializeToString() + b"\x12\x01x",  # an equivalent one
+            content(deployed / "hash.txt"),
         ]
     # Changes of what is real: which ones, is for the fuzzer to find.
     for name in ("deployment_sealed", "deployment_unsealed", "external_data", "model_structure"):
@@ -201,7 +231,7 @@ def write(name, real):
     reached = Lines(targets.TARGETS[name])
     for data in [*chosen, *corpus.vectors(name)]:
         reached.by(data)
-    room = MAX_BYTES - sum(len(corpus.encode(data)) for data in chosen)
+    room = MAX_BYTES
     kept = paths.FOUND / name / "corpus"
     found = {*corpus.committed(name), *map(content, kept.iterdir() if kept.is_dir() else ())}
     # Those that can be read easily first.

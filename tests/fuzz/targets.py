@@ -31,8 +31,9 @@ from choices import Choices, change_files, change_model
 from odd_files import OddWriter
 from record_harness import Harness
 
-from tvm_model_hash import Status, check, model_record, read_artifact, write_record
+from tvm_model_hash import Status, check, explain, model_record, read_artifact, write_record
 from tvm_model_hash.artifact import library_record, record_module, vm_header
+from tvm_model_hash.artifact.graph_json import graph_with_record, record_in_graph
 from tvm_model_hash.checking.dependencies import refuse_dependencies
 from tvm_model_hash.checking.hash_file import read_hash_file
 from tvm_model_hash.checking.manifest import read_seal
@@ -54,6 +55,7 @@ NAMES = (
     "add",
 )
 LIMIT = "more than the limit"
+SHARD_BYTES = 27  # of the tensor cache in the corpus
 
 # Imported when they are needed by the readers, and here so that fuzzing is led by them.
 _LATE = (canonical, hashing)
@@ -70,11 +72,8 @@ def target(function):
 class Place:
     """A directory in memory, for what takes a path."""
 
-    def __init__(self):
-        root = "/dev/shm" if os.path.isdir("/dev/shm") else None
-        self._directory = tempfile.TemporaryDirectory(dir=root)
-        tempfile.tempdir = self._directory.name  # of what the readers unpack, too
-        self.path = os.path.join(self._directory.name, "place")
+    def __init__(self, path):
+        self.path = path
 
     def fill(self, files):
         """Have these files there, by their names, and no others."""
@@ -96,8 +95,15 @@ class Place:
 
 
 @functools.cache
-def place():
-    return Place()
+def place(name="place"):
+    return Place(os.path.join(_root().name, name))
+
+
+@functools.cache
+def _root():
+    directory = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    tempfile.tempdir = directory.name  # of what the readers unpack, too
+    return directory
 
 
 def prepare(name):
@@ -291,6 +297,13 @@ def npz(data):
 
 @target
 def safetensors_file(data):
+    safetensors_with(data)
+    header = data[8:].partition(b"}}")
+    length = struct.pack("<Q", len(header[0] + header[1]))
+    safetensors_with(length + data[8:])
+
+
+def safetensors_with(data):
     found = rewritable(data)
     try:
         second = safetensors.deserialize(data)
@@ -302,7 +315,7 @@ def safetensors_file(data):
 
 @target
 def tensor_cache(data):
-    place().write(bytes(64), "params_shard_0.bin")
+    place().write(bytes(SHARD_BYTES), "params_shard_0.bin")
     found = rewritable(data, "ndarray-cache.json")
     if not isinstance(found, ModelHashError) and found.kind == "tensor cache":
         names = [
@@ -318,6 +331,14 @@ def graph_json(data):
         graph = json.loads(data)
         names = [graph["nodes"][index]["name"] for index in graph["arg_nodes"]]
         assert list(found.inputs) == names
+    # Of a graph in memory.
+    text = data.decode("utf-8", "surrogateescape")
+    tagged = answer(graph_with_record, text, RECORD)
+    if isinstance(tagged, str):
+        assert record_in_graph(tagged) == RECORD
+        stripped = graph_with_record(tagged, None)
+        if record_in_graph(text) is None:
+            assert stripped == text
 
 
 # Containers
@@ -509,9 +530,37 @@ def directory(data):
     choices = Choices(data)
     files = {}
     while not choices.is_over:
-        name = choices.one_of(("code.ro", "lib.so", "consts", "hash.txt", "SHA256SUMS", "d/x"))
+        name = choices.one_of(("code.ro", "lib.so", "consts", "hash.txt", "SHA256SUMS", "d/x.tar"))
         files[name] = choices.take(choices.number(1 << 16))
     answer(check, "a" * 64, place().fill(files))
+
+
+@target
+def expected(data):
+    """What an artifact is checked against: the file of a model, of a hash or of a record."""
+    directory = unchanged()
+    verdict = answer(check, place().write(data, "given.onnx"), directory)
+    if isinstance(verdict, ModelHashError) or not verdict.ok:
+        return
+    digest = corpus.template("deployment")["hash.txt"].decode()
+    if (
+        verdict.status is Status.MATCH
+        and verdict.expected.model == hashlib.sha256(data).hexdigest()
+    ):
+        assert verdict.expected.model == digest
+    elif (given := by_reference(formats_reference.hash_txt, data)) is not None:
+        assert given["model"] == f"sha256:{digest}" or verdict.status is Status.EQUIVALENT
+    else:
+        found = by_reference(canonical_reference.digests_of_file, place().write(data, "given.onnx"))
+        record = verdict.found
+        assert (found["graph"], found["weights"]) == (record.graph, record.weights)
+        assert (found["model"] == digest) == (verdict.status is Status.MATCH)
+
+
+@functools.cache
+def unchanged():
+    """A deployment that stays as it is."""
+    return place("unchanged").fill(corpus.template("deployment"))
 
 
 # Models
@@ -544,12 +593,19 @@ def model_bytes(data):
 def model_structure(data):
     """A model in memory with changes of its fields, its names and its order."""
     choices = Choices(data)
-    model = onnx.ModelProto.FromString(choices.one_of(corpus.models()))
+    original = onnx.ModelProto.FromString(choices.one_of(corpus.models()))
+    model = onnx.ModelProto.FromString(original.SerializeToString())
     change_model(model, choices)
     found = digests(model)
     same(found, by_reference(canonical_reference.digests, model), model)
-    if model.HasField("graph") and not isinstance(found, ModelHashError):
+    if isinstance(found, ModelHashError):
+        return
+    if model.HasField("graph"):
         assert digests(place().write(model.SerializeToString(), "model.onnx")) == found
+    sentence = explain(original, model)
+    before = digests(original)
+    is_same = all(before[key] == found[key] for key in ("graph", "weights"))
+    assert (sentence is None) == is_same, sentence
 
 
 @target
@@ -642,7 +698,7 @@ def external_data(data):
 @functools.cache
 def external_files():
     """A directory with files, links in it and out of it, and what is no file."""
-    outer = os.path.join(place()._directory.name, "external")
+    outer = place("external").path
     inner = os.path.join(outer, "model")
     os.makedirs(os.path.join(inner, "d"))
     for name in ("w.bin", "model/w.bin", "model/d/w.bin"):

@@ -89,7 +89,7 @@ def large(_):
 def reserved(_):
     return bytearray(2 << 30)
 
-unchanged, other = targets.check, targets.Place()
+unchanged, other = targets.check, targets.place("other")
 
 def always(digest, path):
     original = dict(corpus.template("deployment"))
