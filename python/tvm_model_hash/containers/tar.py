@@ -89,6 +89,8 @@ def members(window: Window) -> Iterator[Member]:
                 name, size = pax_name or name, pax_size
         elif kind in _FILES:
             name = header.name if name is None else name
+            if "\0" in name:  # where it ends for some readers
+                raise window.damaged(f"the name {name!r} in it has a byte 0")
             yield Member(name, Window(data.file, own, f"{name!r} in {window.source}", data.start))
             name = size = None
         elif kind == _DIRECTORY:
@@ -111,7 +113,10 @@ def _header(window: Window, block: bytes, position: int) -> _Header:
     if _number(window, block[148:156], what) not in (unsigned, signed):
         raise window.damaged(f"{what} in it has a wrong checksum")
     name = block[:100].split(b"\0")[0]
-    if block[_MAGIC_AT : _MAGIC_AT + 6] == _MAGIC + b"\0" and block[345]:
+    if block[345]:
+        # GNU's own headers have times there; Python's tarfile takes them for the name's beginning.
+        if block[_MAGIC_AT : _MAGIC_AT + 6] != _MAGIC + b"\0":
+            raise window.damaged(f"{what} in it has a name that not all read in the same way")
         name = block[345:500].split(b"\0")[0] + b"/" + name
     return _Header(decode(name), decode(block[156:157]), _number(window, block[124:136], what))
 
@@ -120,10 +125,11 @@ def _number(window: Window, field: bytes, what: str) -> int:
     """Read a number: octal digits, or binary where those would not do."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
-    digits = field.strip(b" \0")
-    if not re.fullmatch(rb"[0-7]*", digits):
+    # Behind a byte 0 some readers go on, for others the number ends.
+    match = re.fullmatch(rb" *([0-7]*)[ \0]*", field)
+    if match is None:
         raise window.damaged(f"{what} in it says {field!r}, expected an octal number")
-    return int(digits or b"0", 8)
+    return int(match[1] or b"0", 8)
 
 
 def _read_pax(data: Window) -> tuple[str | None, int | None]:

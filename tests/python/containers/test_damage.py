@@ -332,6 +332,36 @@ def test_a_header_of_a_tar_with_a_wrong_checksum_is_an_error():
     refused(bytes(data), "the header at 0 in it has a wrong checksum")
 
 
+def with_checksum(header):
+    return header[:148] + b"%06o\0 " % sum(header[:148], sum(header[156:]) + 256) + header[156:]
+
+
+def test_what_only_some_readers_take_for_a_directory_of_a_tar_is_refused():
+    """GNU tar has other fields at the place of what tarfile puts before the name."""
+    header = tarfile.TarInfo("a.o").tobuf(tarfile.GNU_FORMAT)
+    header = with_checksum(header[:345] + b"dir" + header[348:])
+    assert tarfile.TarInfo.frombuf(header, "utf-8", "strict").name == "dir/a.o"
+    refused(header + bytes(1024), "the header at 0 in it has a name that not all read")
+
+
+@pytest.mark.parametrize("field", [b"\x0000000000777", b"0000\x000000777"])
+def test_a_number_of_a_tar_that_not_all_readers_read_as_the_same_is_refused(field):
+    header = tarfile.TarInfo("a.o").tobuf(tarfile.GNU_FORMAT)
+    header = with_checksum(header[:124] + field + header[136:])
+    assert tarfile.TarInfo.frombuf(header, "utf-8", "strict").size == 0
+    refused(header + bytes(1536), "expected an octal number")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_name_with_a_byte_0_in_a_tar_is_refused(kind):
+    name = b"a\0b" if kind == tarfile.GNUTYPE_LONGNAME else b"12 path=a\0b\n"
+    header = tarfile.TarInfo("long")
+    header.type, header.size = kind, len(name)
+    file = tarfile.TarInfo("a.o").tobuf(tarfile.GNU_FORMAT)
+    data = header.tobuf(tarfile.GNU_FORMAT) + name.ljust(512, b"\0") + file + bytes(1024)
+    refused(data, r"the name 'a\\x00b' in it has a byte 0")
+
+
 def test_too_many_files_in_a_tar_are_refused():
     files = b"".join(tarfile.TarInfo(str(number)).tobuf() for number in range(4097))
     refused(files + bytes(1024), "more than the limit of 4096")
