@@ -436,23 +436,22 @@ def same_as_tarfile(data):
     found = answer(unpack, place().write(data, "package"))
     if not isinstance(found, dict):
         return
-    with contextlib.ExitStack() as stack:
-        try:
-            archive = stack.enter_context(tarfile.open(fileobj=io.BytesIO(data)))
-        except tarfile.TarError:
-            return
-        members = [member for member in archive if not member.isdir()]
-        names = [member.name.removeprefix("./") for member in members]
-        assert len(set(names)) == len(names)
-        second = {
-            name: archive.extractfile(member).read()
-            for name, member in zip(names, members, strict=True)
-        }
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            members = [member for member in archive if not member.isdir()]
+            names = [member.name.removeprefix("./") for member in members]
+            files = [archive.extractfile(member).read() for member in members]
+    except tarfile.TarError:
+        return
+    assert len(set(names)) == len(names), names
+    second = dict(zip(names, files, strict=True))
     decoded = {
         name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"): value
         for name, value in second.items()
     }
-    assert decoded == found
+    # It takes a header that it can't read for the end.
+    assert decoded.keys() <= found.keys(), (decoded.keys(), found.keys())
+    assert all(found[name] == decoded[name] for name in decoded), "other content"
 
 
 @target
