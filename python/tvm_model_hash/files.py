@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple
 
 from .errors import ArtifactError, OutputError
+from .limits import check_file_size
 from .progress import hashing
 
 fcntl: Any
@@ -107,6 +108,7 @@ def file_sha256(path: str, follow_symlinks: bool = True) -> tuple[int, str]:
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     with open_regular(path, follow_symlinks) as file:
         before = FileState.of(os.fstat(file.fileno()))
+        check_file_size(path, before.size)
         with hashing(before.size, os.path.basename(path)) as progress:
             try:
                 while count := file.readinto(buffer):  # type: ignore[attr-defined]

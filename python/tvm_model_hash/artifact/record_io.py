@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from ..boundary import reading
 from ..errors import ArtifactError, OutputError, RecordError, UnknownArtifactError
 from ..files import FileState, check_unchanged, open_regular, replacing
 from ..record import Record
@@ -190,13 +191,11 @@ def write_record(
 @contextmanager
 def _open(path: str | os.PathLike[str]) -> Iterator[Source]:
     path = os.fsdecode(path)
-    with open_regular(path) as file:
+    with reading(path), open_regular(path) as file:
         try:
             yield Source(path, file)
         except RecordError as error:
             raise type(error)(f"{path!r}: {error}") from error
-        except OSError as error:
-            raise ArtifactError(f"cannot read {path!r}: {error.strerror or error}") from error
 
 
 def _find(source: Source) -> Carrier:

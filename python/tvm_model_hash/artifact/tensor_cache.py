@@ -12,6 +12,7 @@ import os
 import stat
 from typing import Any
 
+from .. import limits
 from ..errors import ArtifactError
 from ..record import Record
 from .carrier import Artifact, Carrier, Patch, Role, Source
@@ -26,7 +27,7 @@ from .json_text import (
     replaced,
     short,
 )
-from .tensor_names import tensor_names
+from .tensor_names import check_count, tensor_names
 
 _METADATA, _RECORDS = "metadata", "records"
 
@@ -47,11 +48,19 @@ class TensorCache(Carrier):
         self._json = found
         names: list[str] = []
         shards: list[str] = []
+        if len(found.value[_RECORDS]) > limits.SHARDS:
+            raise self._damaged(
+                f"it has {len(found.value[_RECORDS])} shards, more than the limit of "
+                f"{limits.SHARDS}"
+            )
         for shard in found.value[_RECORDS]:
             shards.append(self._check_shard(shard))
             names += (self._check_tensor(tensor, shard) for tensor in shard[_RECORDS])
+        check_count(len(names), source.name)
         self._names = tensor_names(names, source.name)
         self._shards = tuple(shards)
+        if len(set(shards)) != len(shards):
+            raise self._damaged("it names a shard twice")
 
     @classmethod
     def find(cls, source: Source) -> TensorCache | None:

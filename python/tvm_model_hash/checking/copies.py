@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
+from ..boundary import reading
 from ..errors import ArtifactError, ModelHashError
 from ..files import open_regular
 
@@ -59,25 +60,37 @@ def private_copies(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
 @contextmanager
 def _copy(name: str, path: str) -> Iterator[str]:
     with ExitStack() as stack:
-        try:
-            with open_regular(path) as source:
-                # TVM unpacks a tar beside itself, and asks for its suffix.
-                if not name.endswith(".tar") and _has_sealed_memory():
-                    copy = stack.enter_context(_sealed_memory(source))
-                else:
-                    directory = stack.enter_context(
-                        tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        with reading(path):
+            source = stack.enter_context(open_regular(path))
+            size = os.fstat(source.fileno()).st_size
+            # TVM unpacks a tar beside itself, and asks for its suffix.
+            if not name.endswith(".tar") and size <= _sealed_memory_bytes():
+                copy = stack.enter_context(_sealed_memory(source))
+            else:
+                directory = stack.enter_context(
+                    tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+                )
+                free = shutil.disk_usage(directory).free
+                if size > free:
+                    raise ArtifactError(
+                        f"cannot copy {path!r}: it has {size} bytes, and {free} are free in "
+                        f"{os.path.dirname(directory)!r}. Set TMPDIR to a place with more"
                     )
-                    copy = os.path.join(directory, os.path.basename(name))
-                    with open(copy, "xb") as target:
-                        shutil.copyfileobj(source, target, _CHUNK_BYTES)
-        except OSError as error:
-            raise ArtifactError(f"cannot copy {path!r}: {error.strerror or error}") from error
+                copy = os.path.join(directory, os.path.basename(name))
+                with open(copy, "xb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK_BYTES)
+            source.close()
         yield copy
 
 
-def _has_sealed_memory() -> bool:
-    return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+def _sealed_memory_bytes() -> int:
+    """How much may be copied into memory that can be sealed; -1 where there is none."""
+    if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
+        return -1
+    # Files may have holes, or be larger than what the process that loads them leaves of memory.
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return kib * 1024 // 2
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 
+from ..boundary import reading
 from ..containers.library import open_library
 from ..errors import ArtifactError
 from ..files import open_regular
@@ -38,7 +39,7 @@ def refuse_dependencies(name: str, path: str) -> None:
     ArtifactError
         If it asks for a library by a path, or for one and where to look for it.
     """
-    with open_regular(path) as file:
+    with reading(name), open_regular(path) as file:
         library = open_library(file, os.fstat(file.fileno()).st_size, repr(name))
         dependencies = None if library is None else library.dependencies
     if dependencies is None:

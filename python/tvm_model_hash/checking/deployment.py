@@ -11,6 +11,7 @@ from functools import cached_property
 
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
+from ..boundary import reading, reads
 from ..errors import ArtifactError, OutputError, UnknownArtifactError
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
@@ -89,13 +90,14 @@ class Deployment:
             If the manifest is not as it was written.
         """
         directory = os.fsdecode(directory)
-        files = list_files(directory) if files is None else files
-        seal = compare_with_seal(directory, files) if MANIFEST_NAME in files else None
-        own = (HASH_FILE_NAME, MANIFEST_NAME)
-        found = read_parts({name: path for name, path in files.items() if name not in own})
-        check_complete(directory, found.parts)
-        stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
-        return cls(directory, files, found.parts, found.others, stated, seal)
+        with reading(directory):
+            files = list_files(directory) if files is None else files
+            seal = compare_with_seal(directory, files) if MANIFEST_NAME in files else None
+            own = (HASH_FILE_NAME, MANIFEST_NAME)
+            found = read_parts({name: path for name, path in files.items() if name not in own})
+            check_complete(directory, found.parts)
+            stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
+            return cls(directory, files, found.parts, found.others, stated, seal)
 
     @property
     def record(self) -> Record | None:
@@ -158,6 +160,7 @@ class Deployment:
         return found[0] if found else None
 
 
+@reads()
 def read(path: str | os.PathLike[str]) -> Artifact | Deployment:
     """Read whatever is at a path: one artifact, or a deployment in a directory or an archive.
 

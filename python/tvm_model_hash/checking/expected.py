@@ -8,7 +8,9 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidHashError
+from .. import limits
+from ..boundary import reading
+from ..errors import InvalidHashError, ModelFileError
 from ..files import open_regular
 from ..progress import hashing
 from ..record import RECORD_TAG, Record
@@ -121,8 +123,9 @@ class Expected:
 
         assert self.path is not None
         digest, found, before = hashlib.sha256(), False, b""
-        with open_regular(self.path) as file:
+        with reading(self.path, ModelFileError), open_regular(self.path) as file:
             size = os.fstat(file.fileno()).st_size
+            limits.check_file_size(self.path, size, ModelFileError)
             with hashing(size, os.path.basename(self.path)) as progress:
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)
@@ -140,7 +143,7 @@ class Expected:
             )
         # A model begins with a field's tag and soon has bytes that are no text; an empty file could
         # be either, and is an empty hash.txt if it is not called a model.
-        with open_regular(path) as file:
+        with reading(path), open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
         is_text = all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
         if is_text if head else not path.endswith(".onnx"):

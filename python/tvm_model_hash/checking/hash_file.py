@@ -6,19 +6,19 @@ from __future__ import annotations
 import os
 import re
 
+from .. import limits
+from ..boundary import reads
 from ..errors import InvalidHashError, OutputError
 from ..files import open_regular, replacing
 from ..record import RECORD_TAG, Record, check_model_hash
 
 HASH_FILE_NAME = "hash.txt"
 
-# Far above a hash and a path, as sha256sum writes them.
-_MAX_BYTES = 8192
-
 # ASCII's. What else Python takes for white space does not belong there.
 _WHITE_SPACE = " \t\n\v\f\r"
 
 
+@reads()
 def read_hash_file(path: str) -> Record:
     """Read a file that holds a model hash, as people and tools write them.
 
@@ -39,11 +39,12 @@ def read_hash_file(path: str) -> Record:
     ArtifactError
         If it cannot be read.
     """
+    path = os.fsdecode(path)
     with open_regular(path) as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
+        data = file.read(limits.HASH_FILE_BYTES + 1)
+    if len(data) > limits.HASH_FILE_BYTES:
         raise InvalidHashError(
-            f"{path!r} has more than {_MAX_BYTES} bytes, expected 64 hexadecimal digits"
+            f"{path!r} has more than {limits.HASH_FILE_BYTES} bytes, expected 64 hexadecimal digits"
         )
     text = data.decode("utf-8", "replace").strip(_WHITE_SPACE)
     if text.startswith(RECORD_TAG):

@@ -14,6 +14,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .. import limits
+from ..boundary import reading, reads
 from ..errors import (
     ArtifactError,
     BrokenSealError,
@@ -35,8 +37,6 @@ _FILE_LINES = re.compile(r"# ([0-9]{1,19}) bytes:\n([0-9a-f]{64})  (.+)\n")
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\.|$)", re.I | re.A
 )
-# Far above what a deployment's manifest needs, so that another file isn't read as one.
-_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 class SealedFile(NamedTuple):
@@ -70,6 +70,7 @@ class Seal:
         return f"{text}{_LAST_LINE}{_sha256_of(text)}\n"
 
 
+@reads(SealError)
 def seal(directory: str | os.PathLike[str]) -> str:
     """Write the manifest of a directory: ``SHA256SUMS``, which replaces the one there.
 
@@ -122,10 +123,21 @@ def seal(directory: str | os.PathLike[str]) -> str:
         _check_replaceable(path)
         with replacing(path) as file:
             record = next((record for record in records.values() if record is not None), None)
-            file.write(str(Seal(record, sealed)).encode())
+            file.write(_manifest(directory, Seal(record, sealed)))
     return path
 
 
+def _manifest(directory: str, seal: Seal) -> bytes:
+    data = str(seal).encode()
+    if len(data) > limits.MANIFEST_BYTES:
+        raise SealError(
+            f"cannot seal {directory!r}: its manifest would have {len(data)} bytes, more than the "
+            f"limit of {limits.MANIFEST_BYTES}"
+        )
+    return data
+
+
+@reads(SealError)
 def read_seal(directory: str | os.PathLike[str]) -> Seal:
     """Read the manifest of a directory, without looking at the files.
 
@@ -150,9 +162,13 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
 def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     try:
         with open_regular(path, follow_symlinks) as file:
-            data = file.read(_MAX_MANIFEST_BYTES + 1)
+            data = file.read(limits.MANIFEST_BYTES + 1)
     except (ArtifactError, OSError) as error:
         raise SealError(f"there is no manifest to check by: {error}") from error
+    if len(data) > limits.MANIFEST_BYTES:
+        raise SealError(
+            f"{path!r} has more bytes than the limit of {limits.MANIFEST_BYTES} for a manifest"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -166,7 +182,8 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
             path, f"its last line is not {_LAST_LINE + _sha256_of(body)!r}: it was altered or cut"
         )
     try:
-        found_seal = _parse(body)
+        with reading(path, SealError):
+            found_seal = _parse(body)
     except ModelHashError as error:
         raise _malformed(path, str(error)) from error
     if str(found_seal) != text:
@@ -174,6 +191,7 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     return found_seal
 
 
+@reads()
 def verify_seal(directory: str | os.PathLike[str]) -> Seal:
     """Check that the files of a directory are the ones that its manifest lists.
 
@@ -295,6 +313,8 @@ def _parse(body: str) -> Seal:
         if lines[3] == MANIFEST_NAME:
             raise SealError("it lists itself")
         files.append(SealedFile(lines[3], int(lines[1]), lines[2]))
+        if len(files) > limits.DIRECTORY_FILES:
+            raise SealError(f"it has more files than the limit of {limits.DIRECTORY_FILES}")
         position = lines.end()
     names = [file.name for file in files]
     if names != sorted(set(names)):

@@ -7,7 +7,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import ModelHashError, ModelSerializationError
+from ..boundary import reads
+from ..errors import ModelFileError, ModelHashError, ModelSerializationError
 from ..progress import hashing
 from ..record import Record
 
@@ -50,6 +51,7 @@ def model_hash(model: onnx.ModelProto) -> str:
     return _digest(model, with_canonical=False).model
 
 
+@reads(ModelFileError)
 def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
     """Take all three digests of a model: ``model``, ``graph`` and ``weights``.
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import onnx
 
+from .. import limits
 from ..errors import ExternalDataError, ModelHashError
 from ..files import FileState
 
@@ -113,6 +114,7 @@ class ExternalFiles:
     def __init__(self, directory: str):
         self.directory = directory
         self._files: dict[str, FileVersion] = {}
+        self._left: dict[FileVersion, int] = {}
 
     def find(self, tensor: onnx.TensorProto) -> FileRange:
         """Find a tensor's bytes, without reading them yet.
@@ -141,7 +143,9 @@ class ExternalFiles:
             fields[entry.key] = entry.value
         location, offset, length = (fields.get(key) for key in _FIELDS)
         if not isinstance(location, str) or not location:  # protobuf gives bytes if not UTF-8
-            raise _error(tensor, f"has the location {location!r}, expected the path of a file")
+            raise _error(
+                tensor, f"has the location {_shown(location)}, expected the path of a file"
+            )
         if location not in self._files:
             self._files[location] = self._open(tensor, location)
         file = self._files[location]
@@ -150,30 +154,39 @@ class ExternalFiles:
         if size == 0 and start < file.size:
             raise _error(
                 tensor,
-                f"has the length 0 at offset {start} of {location!r}, which has {file.size} bytes: "
-                "onnx.load would read all the rest, so leave the length out for that, or give the "
-                "number of bytes",
+                f"has the length 0 at offset {start} of {_shown(location)}, which has {file.size} "
+                "bytes: onnx.load would read all the rest, so leave the length out for that, or "
+                "give the number of bytes",
             )
         if start + (size or 0) > file.size:
             raise _error(
                 tensor,
-                f"is said to be {size or 0} bytes at offset {start} of {location!r}, which has "
-                f"{file.size} bytes: is the file truncated, or of another model?",
+                f"is said to be {size or 0} bytes at offset {start} of {_shown(location)}, which "
+                f"has {file.size} bytes: is the file truncated, or of another model?",
             )
         # Without a length it is all the rest, as onnx.load reads it.
-        failed = functools.partial(_error_at, tensor, location)
-        return FileRange(file, start, file.size - start if size is None else size, failed)
+        size = file.size - start if size is None else size
+        allowed = limits.EXTERNAL_BYTES + limits.EXTERNAL_SHARES * file.size
+        self._left[file] = self._left.get(file, allowed) - size
+        if self._left[file] < 0:
+            raise _error_at(
+                tensor,
+                location,
+                f"has {file.size} bytes, and is said to hold more than {allowed} bytes of tensors, "
+                "which is the limit: that many share the same bytes",
+            )
+        return FileRange(file, start, size, functools.partial(_error_at, tensor, location))
 
     def _open(self, tensor: onnx.TensorProto, location: str) -> FileVersion:
         # Joined to a directory, an absolute path replaces it.
         if os.path.isabs(location) or "\0" in location:
-            raise _error(tensor, f"has the location {location!r}, expected a relative path")
+            raise _error(tensor, f"has the location {_shown(location)}, expected a relative path")
         # Systems and readers differ in what "none/../w.bin" and "w.bin/" are.
         if {"", os.pardir} & set(location.split("/")):
             raise _error(
                 tensor,
-                f"has the location {location!r}, expected the path of a file below the model's "
-                "directory, without an empty part or '..' in it",
+                f"has the location {_shown(location)}, expected the path of a file below the "
+                "model's directory, without an empty part or '..' in it",
             )
         # A symlink may lead anywhere, at each step of the path. One that stays inside is fine.
         root = os.path.realpath(self.directory)
@@ -185,7 +198,8 @@ class ExternalFiles:
         if not inside:
             raise _error(
                 tensor,
-                f"is at {location!r}, by a symlink to {path!r} outside of the model's directory",
+                f"is at {_shown(location)}, by a symlink to {path!r} outside of the model's "
+                "directory",
             )
         try:
             with open(path, "rb", opener=_open_safely) as file:
@@ -196,6 +210,7 @@ class ExternalFiles:
         # A device may never end, and stands for no data of a model.
         if not stat.S_ISREG(status.st_mode):
             raise _error_at(tensor, location, "is not a regular file")
+        limits.check_file_size(path, status.st_size, ExternalDataError)
         return FileVersion.of(path, status)
 
 
@@ -243,7 +258,8 @@ def _number(tensor: onnx.TensorProto, field: str, text: str | None) -> int | Non
         return None
     if not re.fullmatch("[0-9]{1,19}", str(text)):
         raise _error(
-            tensor, f"has the {field} {text!r}, expected a number of bytes in at most 19 digits"
+            tensor,
+            f"has the {field} {_shown(text)}, expected a number of bytes in at most 19 digits",
         )
     return int(text)
 
@@ -253,7 +269,12 @@ def _error(tensor: onnx.TensorProto, problem: str) -> ExternalDataError:
 
 
 def _error_at(tensor: onnx.TensorProto, location: str, problem: str) -> ExternalDataError:
-    return _error(tensor, f"is at {location!r}, which {problem}")
+    return _error(tensor, f"is at {_shown(location)}, which {problem}")
+
+
+def _shown(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 300 else f"{shown[:300]}... ({len(shown)} characters)"
 
 
 def _unreadable(error: OSError) -> str:
