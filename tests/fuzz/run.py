@@ -53,7 +53,7 @@ class Result(NamedTuple):
     finding: str  # the error, "" where there is none
 
 
-def run(names, seconds, directory=paths.FOUND, jobs=2):
+def run(names, seconds, directory=paths.FOUND, jobs=2, seed=0):
     """Run targets, each in a process of its own.
 
     Parameters
@@ -66,6 +66,8 @@ def run(names, seconds, directory=paths.FOUND, jobs=2):
         Where what is kept and found lies.
     jobs : int
         How many at a time.
+    seed : int
+        Of what is left to chance; 0 for another one each time.
 
     Yields
     ------
@@ -78,7 +80,7 @@ def run(names, seconds, directory=paths.FOUND, jobs=2):
             own = pathlib.Path(directory, name)
             own.mkdir(parents=True, exist_ok=True)
             begin = time.monotonic()
-            running[_fork(own / "log", _fuzz, name, seconds, own)] = name, own, begin
+            running[_fork(own / "log", _fuzz, name, seconds, seed, own)] = name, own, begin
         pid, status = os.wait()
         name, own, begin = running.pop(pid)
         yield _result(name, own / "log", status, time.monotonic() - begin)
@@ -133,17 +135,18 @@ def _examiner(name, directory=None):
     return examine
 
 
-def _fuzz(name, seconds, directory):
+def _fuzz(name, seconds, seed, directory):
     seeds, kept = directory / "seeds", directory / "corpus"
     shutil.rmtree(seeds, ignore_errors=True)
     _write(seeds, corpus.inputs(name))
     kept.mkdir(exist_ok=True)
     if atheris is None:
-        _by_chance(_examiner(name, directory), corpus.inputs(name), seconds)
+        _by_chance(_examiner(name, directory), corpus.inputs(name), seconds, seed)
     else:
         options = [
             f"-artifact_prefix={directory}/",
             f"-max_total_time={seconds}",
+            f"-seed={seed}",
             f"-timeout={HANGS_SECONDS}",
             f"-max_len={MAX_INPUT_BYTES}",
             "-rss_limit_mb=2048",
@@ -153,10 +156,10 @@ def _fuzz(name, seconds, directory):
         atheris.Fuzz()
 
 
-def _by_chance(examine, inputs, seconds):
+def _by_chance(examine, inputs, seconds, seed):
     """Change the inputs at random."""
     inputs = [b"", *inputs]
-    chooser, count = random.Random(0), 0
+    chooser, count = random.Random(seed or None), 0
     end = time.monotonic() + seconds
     while count < len(inputs) or time.monotonic() < end:
         data = inputs[count] if count < len(inputs) else chooser.choice(inputs)
@@ -179,6 +182,7 @@ def main():
     parser.add_argument("targets", nargs="*", metavar="target", help=f"of: {', '.join(names)}")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--jobs", type=int, default=2, help="targets at a time")
+    parser.add_argument("--seed", type=int, default=0, help="of what is left to chance")
     parser.add_argument("--directory", default=paths.FOUND, help="for what is kept and found")
     parser.add_argument("--file", type=pathlib.Path, help="examine this input, and nothing else")
     arguments = parser.parse_args()
@@ -191,7 +195,8 @@ def main():
     print(f"{'target':20} {'executions':>12} {'edges':>7} {'inputs':>7} {'seconds':>8}  finding")
     failed = False
     todo = arguments.targets or names
-    for result in run(todo, arguments.seconds, arguments.directory, arguments.jobs):
+    given = (arguments.seconds, arguments.directory, arguments.jobs, arguments.seed)
+    for result in run(todo, *given):
         failed = failed or bool(result.finding)
         print(
             f"{result.name:20} {result.executions:12,} {result.edges:7,} {result.inputs:7,} "
