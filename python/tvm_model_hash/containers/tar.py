@@ -75,13 +75,19 @@ def members(window: Window) -> Iterator[Member]:
         own = header.size if size is None or kind not in _FILES else size
         data = window.part(position + _BLOCK, own, f"file {header.name!r}")
         position += _BLOCK + -(-own // _BLOCK) * _BLOCK
-        if kind == _LONG_NAME:
-            window.limit(own, limits.NAME_BYTES + 1, "bytes in a name")
-            name = decode(data.read(0, own, "name of a file").rstrip(b"\0"))
-        elif kind in (_PAX, _PAX_GLOBAL):
-            pax_name, pax_size = _read_pax(data)
-            if kind == _PAX:
-                name, size = pax_name or name, pax_size
+        if kind in (_LONG_NAME, _PAX, _PAX_GLOBAL):
+            new_name, new_size = _read_long_name(data) if kind == _LONG_NAME else _read_pax(data)
+            # Of two headers before a file some take the first and some the last, and what is said
+            # for all files is not taken by all.
+            names, sizes = {name, new_name} - {None}, {size, new_size} - {None}
+            is_for_all = kind == _PAX_GLOBAL and (new_name, new_size) != (None, None)
+            if is_for_all or len(names) > 1 or len(sizes) > 1:
+                raise window.damaged(
+                    f"{header.name!r} in it says another name or size than one before, of which "
+                    "readers take the one or the other"
+                )
+            name = name if new_name is None else new_name
+            size = size if new_size is None else new_size
         elif kind in _FILES:
             name = header.name if name is None else name
             if "\0" in name:  # where it ends for some readers
@@ -89,6 +95,8 @@ def members(window: Window) -> Iterator[Member]:
             yield Member(name, data.part(0, own, "file", f"{name!r} in {window.source}"))
             name = size = None
         elif kind == _DIRECTORY:
+            if own:  # which some readers take for what comes next
+                raise window.damaged(f"the directory {header.name!r} in it has {own} bytes")
             name = size = None
         elif kind != _LONG_LINK:
             what = "a file with holes" if kind == _SPARSE else f"of the type {kind!r}"
@@ -127,6 +135,12 @@ def _number(window: Window, field: bytes, what: str) -> int:
     return int(match[1] or b"0", 8)
 
 
+def _read_long_name(data: Window) -> tuple[str | None, int | None]:
+    """Read what GNU tar writes for a long name."""
+    data.limit(data.size, limits.NAME_BYTES + 1, "bytes in a name")
+    return decode(data.read(0, data.size, "name of a file").rstrip(b"\0")), None
+
+
 def _read_pax(data: Window) -> tuple[str | None, int | None]:
     """Read name and size from a header of pax: lines that begin with their length."""
     data.limit(data.size, limits.PAX_BYTES, "bytes in a header of pax")
@@ -141,7 +155,10 @@ def _read_pax(data: Window) -> tuple[str | None, int | None]:
         if key.startswith(b"GNU.sparse"):
             raise data.damaged("a file in it has holes, expected files without")
         if key == b"path":
-            name = decode(value[: limits.NAME_BYTES])
+            data.limit(len(value), limits.NAME_BYTES, "bytes in a name")
+            if not value:  # which takes back what was said before
+                raise data.damaged("a header of pax in it gives no name")
+            name = decode(value)
         elif key == b"size":
             if not re.fullmatch(rb"[0-9]{1,19}", value):
                 raise data.damaged(f"a header of pax in it gives the size {value[:40]!r}")

@@ -15,6 +15,8 @@ from containers.test_platforms import OWNER, TYPE, opened, payloads
 
 from tvm_model_hash import limits
 from tvm_model_hash.containers.library import open_library
+from tvm_model_hash.containers.tar import members
+from tvm_model_hash.containers.window import Window
 from tvm_model_hash.errors import ArtifactError, ModelHashError
 
 X86_64, MIPS, S390 = "x86_64-linux-gnu", "mips-linux-musl", "s390x-linux-gnu"
@@ -352,14 +354,61 @@ def test_a_number_of_a_tar_that_not_all_readers_read_as_the_same_is_refused(fiel
     refused(header + bytes(1536), "expected an octal number")
 
 
-@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
-def test_a_name_with_a_byte_0_in_a_tar_is_refused(kind):
-    name = b"a\0b" if kind == tarfile.GNUTYPE_LONGNAME else b"12 path=a\0b\n"
-    header = tarfile.TarInfo("long")
-    header.type, header.size = kind, len(name)
-    file = tarfile.TarInfo("a.o").tobuf(tarfile.GNU_FORMAT)
-    data = header.tobuf(tarfile.GNU_FORMAT) + name.ljust(512, b"\0") + file + bytes(1024)
-    refused(data, r"the name 'a\\x00b' in it has a byte 0")
+def before_a_file(*headers):
+    """A tar with one file, and before it headers of the kinds, with their contents."""
+    data = b""
+    for kind, content in headers:
+        header = tarfile.TarInfo("long")
+        header.type, header.size = kind, len(content)
+        data += header.tobuf(tarfile.GNU_FORMAT) + content.ljust(512, b"\0")
+    return data + tarfile.TarInfo("a.o").tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+
+def tarfile_names(data):
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return archive.getnames()
+
+
+LONG, PAX = (tarfile.GNUTYPE_LONGNAME, b"b.o"), (tarfile.XHDTYPE, b"12 path=c.o\n")
+
+
+@pytest.mark.parametrize(
+    "header", [(tarfile.GNUTYPE_LONGNAME, b"a\0b"), (tarfile.XHDTYPE, b"12 path=a\0b\n")]
+)
+def test_a_name_with_a_byte_0_in_a_tar_is_refused(header):
+    refused(before_a_file(header), r"the name 'a\\x00b' in it has a byte 0")
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [((LONG, PAX), "b.o"), ((PAX, LONG), "c.o"), (((tarfile.XGLTYPE, PAX[1]),), "c.o")],
+)
+def test_names_of_which_readers_take_the_one_or_the_other_are_refused(headers, name):
+    assert tarfile_names(before_a_file(*headers)) == [name]
+    refused(before_a_file(*headers), "'long' in it says another name or size than one before")
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [((LONG,), "b.o"), ((PAX,), "c.o"), (((tarfile.XGLTYPE, b"9 a=text\n"), PAX, PAX), "c.o")],
+)
+def test_names_that_all_read_in_the_same_way_are_read(headers, name):
+    data = before_a_file(*headers)
+    window = Window(io.BytesIO(data), len(data), "a.tar")
+    assert tarfile_names(data) == [name] == [member.name for member in members(window)]
+
+
+def test_a_pax_header_that_takes_back_a_name_is_refused():
+    refused(before_a_file((tarfile.XHDTYPE, b"8 path=\n")), "gives no name")
+
+
+def test_a_directory_of_a_tar_that_has_bytes_is_refused():
+    """For tarfile they are the next header, and here it would be what stands behind them."""
+    header = tarfile.TarInfo("d")
+    header.type, header.size = tarfile.DIRTYPE, 512
+    data = header.tobuf(tarfile.GNU_FORMAT) + before_a_file()
+    assert tarfile_names(data) == ["d", "a.o"]
+    refused(data, "the directory 'd/' in it has 512 bytes")
 
 
 def test_too_many_files_in_a_tar_are_refused():
