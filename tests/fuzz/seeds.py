@@ -27,6 +27,7 @@ import parameter_files
 import targets
 from artifacts import compile_model, dense
 from containers.test_archives import tar_of
+from containers.test_damage import LONG, PAX, before_a_file
 
 import tvm_model_hash
 from tvm_model_hash import ModelHashError, seal
@@ -94,12 +95,22 @@ def binary_seeds():
             tar_of(tar_files, "w", tarfile.PAX_FORMAT),
             tar_of(package, "w", tarfile.USTAR_FORMAT),
             tar_of(package, "w:gz"),
+            before_a_file(LONG),
+            before_a_file(PAX),
+            before_a_file((tarfile.XGLTYPE, b"9 a=text\n"), PAX),
+            directory_header() + before_a_file(),
         ],
         "gzip": [
             b"\0" * 8 + b"\1\6" + b"\0" + tar_of({"lib0.o": object_file(I386)}),
             b"\0" * 8 + b"\0" + tar_of({"lib0.o": object_file(I386)}, "w:gz"),
         ],
     }
+
+
+def directory_header():
+    header = tarfile.TarInfo("d")
+    header.type = tarfile.DIRTYPE
+    return header.tobuf(tarfile.GNU_FORMAT)
 
 
 def c_text():
