@@ -12,6 +12,7 @@
 #   make fuzz SECONDS=60  fuzz each reader for so long, or those of TARGETS="elf tar_archive"
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
+#   make man         a man page of the command, made from its parser: build/tvm-model-hash.1
 #   make format      lay out the sources
 #   make clean
 #
@@ -45,7 +46,7 @@ export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
-  wheels fault fuzz bench lint format clean
+  wheels fault fuzz bench man lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -88,6 +89,13 @@ fuzz: $(TEST)/wheel
 
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python benchmarks/run.py
+
+man: $(TEST)/wheel
+	@mkdir -p build
+	$(TEST)/bin/argparse-manpage --module tvm_model_hash.cli.command --function make_parser \
+	  --project-name tvm-model-hash --manual-title "User Commands" \
+	  --version "$$($(TEST)/bin/tvm-model-hash --version | cut -d' ' -f2)" \
+	  --output build/tvm-model-hash.1
 
 format: $(TEST)/ready
 	$(TEST)/bin/ruff check --fix .

@@ -6,9 +6,23 @@ Every message names what was found, what was expected and what to do about it.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ModelHashError(ValueError):
-    """Base class of all errors that this package raises."""
+    """Base class of all errors that this package raises.
+
+    They can be pickled and copied with all that they have, and so come out of a pool of processes
+    as what they are.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an error is made again by calling its class with its message alone.
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+class ModelHashWarning(RuntimeWarning):
+    """What a hash was asked for goes on without one, or with less than it could have."""
 
 
 class ModelTypeError(ModelHashError):
@@ -63,6 +77,14 @@ class FixedRecordError(ArtifactError):
     """The record of an artifact can be read, but not changed, where it lies."""
 
 
+class UnloadableArtifactError(ArtifactError):
+    """The running TVM cannot load an artifact, which is for another machine or another TVM."""
+
+
+class RequirementError(ModelHashError):
+    """What is required of an artifact is nothing that a record could say."""
+
+
 class OutputError(ModelHashError):
     """A file cannot be written where it was asked for."""
 
@@ -109,3 +131,11 @@ class UnsupportedTVMError(ModelHashError):
 
 class BuildMismatchError(ModelHashError):
     """The C++ library was built for another TVM than the one that is running."""
+
+
+def _made_again(
+    cls: type[ModelHashError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> ModelHashError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(attributes)
+    return error

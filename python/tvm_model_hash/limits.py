@@ -50,6 +50,9 @@ DIRECTORY_DEPTH = Limit(64, "directories", "in each other")
 PARTS = Limit(4096, "artifacts", "in a deployment, not counting the shards of tensor caches")
 # Of a file there are under 120 bytes beside its name, and in memory ten times of that.
 MANIFEST_BYTES = Limit(16 * _MIB, "bytes", "in `SHA256SUMS`")
+# Each is compared with each file that is not listed.
+MANIFEST_PATTERNS = Limit(64, "patterns", "in `SHA256SUMS`")
+PATTERN_LENGTH = Limit(255, "characters", "in such a pattern")
 
 # Packages. They are unpacked before their parts are read, and the disk has to have the room.
 PACKAGE_BYTES = Limit(64 * _GIB, "bytes", "in the files of a package")

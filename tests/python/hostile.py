@@ -31,6 +31,7 @@ from tvm_model_hash.checking.deployment import Deployment, read
 from tvm_model_hash.checking.hash_file import read_hash_file
 from tvm_model_hash.checking.manifest import read_seal, seal, verify_seal
 from tvm_model_hash.checking.verdict import check
+from tvm_model_hash.containers.library import open_library
 from tvm_model_hash.errors import ModelHashError
 from tvm_model_hash.model.difference import explain
 from tvm_model_hash.model.digest import model_record
@@ -48,13 +49,13 @@ CASES = {}
 MADE = {}
 
 
-def hostile(reader, *readers):
+def hostile(reader, *readers, memory=MEMORY):
     """Make a case of a function that writes a file and gives its path."""
 
     def add(function):
         for one in (reader, *readers):
             name = function.__name__ + (f", {one.__name__}" if readers else "")
-            CASES[name.strip("_")] = (function, one)
+            CASES[name.strip("_")] = (function, one, memory)
         return function
 
     return add
@@ -562,40 +563,48 @@ def universal_files_in_each_other(directory):
     return text(directory, "lib.dylib", data.ljust(4096, b"\0"))
 
 
+def pe(rows, directories):
+    """A library of Windows: its headers, with these rows of sections."""
+    optional = struct.pack("<H", 0x20B).ljust(108, b"\0") + struct.pack("<I", 16)
+    optional += directories.ljust(128, b"\0")
+    data = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64) + b"PE\0\0"
+    count = len(rows) // 40
+    data += struct.pack("<2H3I2H", 0x8664, count, 0, 0, 0, len(optional), 0x2022)
+    return data + optional + rows
+
+
+def section(address, size, offset):
+    return struct.pack("<8s6I2HI", b".x", size, address, size, offset, 0, 0, 0, 0, 0)
+
+
 @hostile(read_artifact)
 def pe_with_many_exports_and_sections(directory):
     # 60,000 sections, and 100,000 names that are one name, which is sought.
-    count, names = 60_000, 100_000
-    section_bytes = 40 * count
-    at = -(-(64 + 24 + 240 + section_bytes) // 4096) * 4096
-    space = 16 * MIB
-    rows = struct.pack("<8s6I2HI", b".x", 1, 0x7000000, 1, 64, 0, 0, 0, 0, 0) * (count - 1)
-    rows += struct.pack("<8s6I2HI", b".edata", space, 0x1000000, space, at, 0, 0, 0, 0, 0)
-    name = b"__tvm_dev_mblob\0"
-    name_at = 0x1000000 + 64
-    exports = struct.pack(
-        "<10I",
-        0,
-        0,
-        0,
-        0,
-        1,
-        names,
-        names,
-        0x1000000 + MIB,
-        0x1000000 + 2 * MIB,
-        0x1000000 + 4 * MIB,
-    )
-    optional = struct.pack("<H", 0x20B).ljust(108, b"\0") + struct.pack("<I", 16)
-    optional += struct.pack("<2I", 0x1000000, space) + bytes(120)
-    data = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64) + b"PE\0\0"
-    data += struct.pack("<2H3I2H", 0x8664, count, 0, 0, 0, len(optional), 0x2022) + optional + rows
+    names, space, at, address = 100_000, 16 * MIB, 4 * MIB, 0x1000000
+    rows = section(0x7000000, 1, 64) * 60_000 + section(address, space, at)
+    tables = address + MIB, address + 2 * MIB, address + 4 * MIB
+    exports = struct.pack("<10I", 0, 0, 0, 0, 1, names, names, *tables)
     pieces = [
-        (0, data),
+        (0, pe(rows, struct.pack("<2I", address, space))),
         (at, exports),
-        (at + 64, name),
-        (at + 2 * MIB, struct.pack("<I", name_at) * names),
+        (at + 64, b"__tvm_dev_mblob\0"),
+        (at + 2 * MIB, struct.pack("<I", address + 64) * names),
     ]
+    return sparse(directory / "lib.dll", at + space, *pieces)
+
+
+def libraries_to_load(path):
+    with open(path, "rb") as file:
+        found = open_library(file, path.stat().st_size, repr(path))
+    assert found.dependencies.libraries == ("a.dll",)
+
+
+@hostile(libraries_to_load)
+def pe_with_imports_in_a_large_section(directory):
+    address, space, at = 0x1000000, GIB, 4096
+    imports = struct.pack("<5I", 0, 0, 0, address + 64, 0)
+    data = pe(section(address, space, at), struct.pack("<4I", 0, 0, address, 40))
+    pieces = [(0, data), (at, imports), (at + 64, b"a.dll\0")]
     return sparse(directory / "lib.dll", at + space, *pieces)
 
 
@@ -706,9 +715,8 @@ def a_directory_of_140000_files(directory):
 
 
 def manifest(body):
-    return (
-        body + b"# sha256 of the lines above: " + hashlib.sha256(body).hexdigest().encode() + b"\n"
-    )
+    digest = hashlib.sha256(body).hexdigest().encode()
+    return body + b"# sha256 of the lines above: " + digest + b"\n"
 
 
 MANIFEST = b"# tvm-model-hash seal/1\n# record: none\n"
@@ -905,12 +913,33 @@ def a_model_for_a_check_that_is_a_hole(directory):
     return sparse(directory / "model.onnx", TIB)
 
 
+# What is not hostile, where there is little memory
+
+
+@hostile(read_artifact, memory=16 * MIB)
+def a_graph_with_little_memory(directory):
+    return text(directory, "graph.json", b'{"nodes": ["' + b"a" * (24 * MIB) + b'"]}')
+
+
+@hostile(read_seal, check_directory, memory=8 * MIB)
+def a_manifest_with_little_memory(directory):
+    line = b"# 0 bytes:\n" + b"0" * 64 + b"  "
+    names = b"".join(line + b"%07d\n" % number for number in range(131_072))
+    text(directory, "SHA256SUMS", manifest(MANIFEST + names))
+    return directory
+
+
+@hostile(model_record, explain_model, memory=16 * MIB)
+def a_model_with_little_memory(directory):
+    return text(directory, "model.onnx", b"\x32" + leb(64 * MIB) + bytes(64 * MIB))
+
+
 # Running them
 
 
 def outcome(name, directory):
     """What became of one case: an error's type and message, seconds, and MiB of memory."""
-    make, reader = CASES[name]
+    make, reader, memory = CASES[name]
     if make not in MADE:
         place = pathlib.Path(directory) / make.__name__
         place.mkdir()
@@ -921,7 +950,7 @@ def outcome(name, directory):
     if not child:
         os.close(receiving)
         try:
-            _read(reader, path, sending)
+            _read(reader, path, memory, sending)
         finally:
             os._exit(0)
     os.close(sending)
@@ -941,8 +970,8 @@ def _memory(field):
     raise AssertionError(field)
 
 
-def _read(reader, path, sending):
-    allowed = _memory("VmSize") + MEMORY
+def _read(reader, path, memory, sending):
+    allowed = _memory("VmSize") + memory
     resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     before, started = _memory("VmRSS"), time.process_time()
@@ -965,6 +994,7 @@ def _read(reader, path, sending):
 
 def main(names):
     found = {}
+    model_record(helper.make_model(helper.make_graph([], "g", [], [])))  # imports what it needs
     directory = tempfile.mkdtemp()
     try:
         for name in names or CASES:

@@ -216,6 +216,13 @@ def manifest(directory):
         return lambda: read_seal(directory), len(file.read())
 
 
+@case("MANIFEST_PATTERNS", "PATTERN_LENGTH")
+def patterns(directory):
+    (directory / "a").write_bytes(b"")
+    counts = {"MANIFEST_PATTERNS": 2, "PATTERN_LENGTH": 5}
+    return lambda: seal(directory, ("*.txt", "b")), counts
+
+
 @case("FILE_BYTES")
 def file_bytes(directory):
     path = text(directory, "a", bytes(1000))
@@ -374,7 +381,9 @@ def test_what_is_at_a_limit_is_read_and_what_is_above_it_is_not(name, tmp_path, 
         "SOURCE_BYTES",
     ):
         # Above these it is another file, and a source that is not looked at.
-        assert re.search("limit|has no end within|more than|expected up to|nested", message)
+        assert re.search(
+            "limit|has no end within|more than|expected up to|nested|expected 1 to", message
+        )
 
 
 def test_format_md_has_the_limits():

@@ -41,7 +41,7 @@ def test_the_commands_and_the_two_lines_work(tmp_path):
     onnx.save(onnx.load(tmp_path / "model.onnx"), tmp_path / "old.onnx")
     shutil.copy(tmp_path / "old.onnx", tmp_path / "new.onnx")
     commands = re.findall(r"^(?:\$ )?(tvm-model-hash .*?)(?: +#.*)?$", README, re.MULTILINE)
-    assert len(commands) == 8
+    assert len(commands) == 12
     for command in commands:
         result = subprocess.run(
             command,

@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import tempfile
+import threading
 from dataclasses import dataclass, replace
 
 # By TVM's own name, because the command line imports this file without the hook.
@@ -21,7 +22,7 @@ from tvm_model_hash.checking.expected import Expected
 from tvm_model_hash.checking.verdict import Verdict, check
 from tvm_model_hash.errors import DeviceError, ModelHashError
 
-_TRACKER_SECONDS = 10
+_ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,17 @@ class Device:
         The verdict, None where there is none.
     reason : str
         What the verdict says, or why there is none.
+    busy : bool
+        Whether there is none because somebody else has the device.
     """
 
     address: str
     verdict: Verdict | None
     reason: str
+    busy: bool = False
 
 
-def check_server(expected, address, paths, key=""):
+def check_server(expected, address, paths, key="", require=None):
     """Check files on one server.
 
     Parameters
@@ -57,6 +61,8 @@ def check_server(expected, address, paths, key=""):
         one deployment.
     key : str
         The key that the server was started with, or what a tracker has given for it.
+    require : mapping of str to str, optional
+        As for ``tvm_model_hash.check``.
 
     Returns
     -------
@@ -79,13 +85,13 @@ def check_server(expected, address, paths, key=""):
             for path, file in zip(paths, files, strict=True):
                 _fetch(session, name, path, file)
         try:
-            found = check(record, files[0] if len(files) == 1 else directory)
+            found = check(record, files[0] if len(files) == 1 else directory, require=require)
         except ModelHashError as error:
             raise DeviceError(_without(directory, name, str(error))) from error
         return replace(found, reason=_without(directory, name, found.reason))
 
 
-def check_devices(expected, tracker, key, paths):
+def check_devices(expected, tracker, key, paths, require=None):
     """Check files on every free device of a key.
 
     Each is held only while its files are fetched.
@@ -100,6 +106,8 @@ def check_devices(expected, tracker, key, paths):
         The key.
     paths : sequence of str
         As for :func:`check_server`.
+    require : mapping of str to str, optional
+        As for ``tvm_model_hash.check``.
 
     Returns
     -------
@@ -137,33 +145,69 @@ def check_devices(expected, tracker, key, paths):
                 with contextlib.suppress(DeviceError), _session((host, port), match_key):
                     pass
                 break
-            devices[name] = _device(record, (host, port), match_key, paths)
-    busy = {name: Device(name, None, "not checked: busy") for name in known - set(devices)}
+            devices[name] = _device(record, (host, port), match_key, paths, require)
+    busy = {
+        name: Device(name, None, "somebody else has it", busy=True) for name in known - set(devices)
+    }
     return [device for _, device in sorted({**devices, **busy}.items())]
 
 
-def _device(record, address, match_key, paths):
+def _device(record, address, match_key, paths, require):
     try:
-        found = check_server(record, address, paths, match_key)
+        found = check_server(record, address, paths, match_key, require)
     except DeviceError as error:
-        return Device(_name(address), None, f"error: {error}")
-    return Device(_name(address), found, f"{found.status.value.replace('_', ' ')}: {found.reason}")
+        return Device(_name(address), None, str(error))
+    return Device(_name(address), found, found.reason)
 
 
 @contextlib.contextmanager
 def _session(address, key):
-    try:
-        session = connect(*address, key)
-    except RuntimeError as error:
-        raise DeviceError(
-            f"no RPC server with this key answers at {_name(address)}: {_reason(error)}"
-        ) from error
+    session = _connect(address, key)
     try:
         yield session
     finally:
-        # At once, and not when the last reference is gone: a server has one session at a time.
-        with contextlib.suppress(RuntimeError):
-            session.get_function("CloseRPCConnection")()
+        _close(session)
+
+
+def _connect(address, key):
+    """Connect, for which TVM would wait as long as another session has the server."""
+    result, lock = [], threading.Lock()
+
+    def run():
+        try:
+            made = connect(*address, key)
+        except Exception as error:  # raised where it is waited for
+            made = error
+        with lock:
+            result.append(made)
+            is_late = len(result) > 1
+        if is_late and not isinstance(made, Exception):
+            _close(made)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_ANSWER_SECONDS)
+    with lock:
+        if not result:
+            result.append(None)
+    if result[0] is None:
+        raise DeviceError(
+            f"the RPC server at {_name(address)} does not answer within {_ANSWER_SECONDS} seconds: "
+            "it may be busy with another session. Try again when that has ended"
+        )
+    if isinstance(result[0], RuntimeError):
+        raise DeviceError(
+            f"no RPC server with this key answers at {_name(address)}: {_reason(result[0])}"
+        ) from result[0]
+    if isinstance(result[0], Exception):
+        raise result[0]
+    return result[0]
+
+
+def _close(session):
+    # At once, and not when the last reference is gone: a server has one session at a time.
+    with contextlib.suppress(RuntimeError):
+        session.get_function("CloseRPCConnection")()
 
 
 def _fetch(session, name, path, file):
@@ -179,7 +223,7 @@ def _connect_tracker(address):
     # TVM's own session of a tracker does not say which device it has got, and tries for a minute.
     magic = struct.pack("<i", RPC_TRACKER_MAGIC)
     try:
-        connection = socket.create_connection(address, _TRACKER_SECONDS)
+        connection = socket.create_connection(address, _ANSWER_SECONDS)
         connection.sendall(magic)
         answer = recvall(connection, len(magic))
     except OSError as error:

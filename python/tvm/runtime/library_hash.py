@@ -9,7 +9,6 @@ to a file of any kind, load it in a runtime that knows nothing of it.
 import functools
 import os
 import tempfile
-import warnings
 
 from tvm_model_hash.artifact.record_module import (
     RECORD_FUNCTION,
@@ -22,11 +21,13 @@ from tvm_model_hash.artifact.record_module import (
     payload_in_c,
     payload_in_ir,
 )
+from tvm_model_hash.checking import loadable
 from tvm_model_hash.errors import ArtifactError, DuplicateRecordError
 from tvm_model_hash.integration import check_hash, get_hash  # noqa: F401 (for a bare module)
 from tvm_model_hash.record import Record, conflict
+from tvm_model_hash.warning import warn
 
-from .module import Module, load_module
+from .module import Module, enabled, load_module
 
 try:
     from tvm._ffi import get_global_func
@@ -176,15 +177,34 @@ def import_record(module, record, names=()):
         place, made = compiled["c"], _c_module(data)
     else:
         if get_library_record(module) != record:
-            warnings.warn(
+            warn(
                 "the compiled code gets no record of its model, and no check of it will pass: it "
                 f"has modules of the kinds {', '.join(compiled)}, and a record is put beside code "
-                "that TVM compiled with LLVM or to C",
-                RuntimeWarning,
-                stacklevel=3,
+                "that TVM compiled with LLVM or to C"
             )
         return
     place.import_module(made)
+
+
+def refuse_unloadable(deployment, *parts):
+    """Refuse parts of a deployment that the running TVM would fail to load.
+
+    Parameters
+    ----------
+    deployment : tvm_model_hash.checking.deployment.Deployment
+        The deployment.
+    *parts : tvm_model_hash.checking.parts.Part or None
+        What is to be loaded of it.
+
+    Raises
+    ------
+    UnloadableArtifactError
+        If it can't load one of them.
+    """
+    from tvm import __version__
+
+    present = [part for part in parts if part is not None]
+    loadable.refuse_unloadable(deployment.directory, present, __version__, enabled)
 
 
 def load_copy(path):

@@ -65,8 +65,9 @@ class RelayVM(Carrier):
         """Of a universal library's slices, one stands for all; each is a compilation of its own."""
         records = [one._record for one in (self, other)]
         if records[0] != records[1]:
+            if records[0] and records[1]:
+                self._record = records[0].in_common(records[1])
             records = [record and record.with_fields(None, record.params) for record in records]
-            self._record = records[0]
         if records[0] != records[1] or self._read_sections() != other._read_sections():
             raise DuplicateRecordError(
                 "the library holds several VM executables that differ, with the records "
@@ -85,8 +86,8 @@ class RelayVM(Carrier):
                 f"and {len(late_bound)} are: others were bound, and nothing says which model those "
                 "are of. Bind them by load_late_bound_consts, which compares their record"
             )
-        if self._library is not None:
-            record = agreed(record, read_carried(self._library.library))
+        carried = None if self._library is None else read_carried(self._library.library)
+        record = agreed(record, carried)
         return Artifact(
             self._source.path,
             "Relay VM executable",
@@ -100,6 +101,7 @@ class RelayVM(Carrier):
             needs_kernels=self._library is None,
             needs=late_bound,
             inputs=inputs,
+            kernels_record=carried.record if carried and record is None else None,
         )
 
     def _read_sections(self) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:

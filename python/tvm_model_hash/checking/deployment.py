@@ -6,13 +6,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
 from ..boundary import reading, reads
-from ..errors import ArtifactError, OutputError, UnknownArtifactError
+from ..errors import (
+    ArtifactError,
+    BrokenSealError,
+    ModelHashError,
+    OutputError,
+    UnknownArtifactError,
+)
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
 from .manifest import MANIFEST_NAME, Seal, compare_with_seal, sealed_files
@@ -50,6 +57,10 @@ class Deployment:
         What ``hash.txt`` says, None where there is none.
     seal : Seal, optional
         What the manifest says, and is so; None where there is none.
+    broken : BrokenSealError, optional
+        How the files differ from the manifest, if they do.
+    damaged : mapping of str to str
+        Of a deployment with a broken seal: names of the files that could not be read, and why.
     """
 
     directory: str
@@ -58,10 +69,17 @@ class Deployment:
     others: tuple[str, ...]
     stated: Record | None
     seal: Seal | None
+    broken: BrokenSealError | None = field(default=None, compare=False)
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(
-        cls, directory: str | os.PathLike[str], files: Mapping[str, str] | None = None
+        cls,
+        directory: str | os.PathLike[str],
+        files: Mapping[str, str] | None = None,
+        *,
+        take_broken: bool = False,
+        follow_links: bool = False,
     ) -> Deployment:
         """Read the parts of a deployment, and compare its files with its manifest if it has one.
 
@@ -72,6 +90,11 @@ class Deployment:
         files : mapping of str to str, optional
             For each file its name below the directory and the path to read it by, a private copy
             for example; by default all files that are there.
+        take_broken : bool
+            Whether a deployment with a broken seal is read too, as far as that goes. Then
+            ``broken`` has to be looked at.
+        follow_links : bool
+            Whether a symbolic link to a file, wherever that lies, stands for the file.
 
         Returns
         -------
@@ -91,13 +114,39 @@ class Deployment:
         """
         directory = os.fsdecode(directory)
         with reading(directory):
-            files = list_files(directory) if files is None else files
-            seal = compare_with_seal(directory, files) if MANIFEST_NAME in files else None
+            files = list_files(directory, follow_links) if files is None else files
             own = (HASH_FILE_NAME, MANIFEST_NAME)
-            found = read_parts({name: path for name, path in files.items() if name not in own})
+            others = {name: path for name, path in files.items() if name not in own}
+            seal = None
+            try:
+                if MANIFEST_NAME in files:
+                    seal = compare_with_seal(directory, files, follow_links)
+            except BrokenSealError as error:
+                if not take_broken:
+                    raise
+                return cls._read_broken(directory, files, others, error)
+            found = read_parts(others)
             check_complete(directory, found.parts)
             stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
             return cls(directory, files, found.parts, found.others, stated, seal)
+
+    @classmethod
+    def _read_broken(
+        cls,
+        directory: str,
+        files: Mapping[str, str],
+        others: Mapping[str, str],
+        error: BrokenSealError,
+    ) -> Deployment:
+        damaged: dict[str, str] = {}
+        found = read_parts(others, damaged)
+        stated = None
+        if HASH_FILE_NAME in files:
+            try:
+                stated = read_hash_file(files[HASH_FILE_NAME])
+            except ModelHashError as unreadable:
+                damaged[HASH_FILE_NAME] = str(unreadable)
+        return cls(directory, files, found.parts, found.others, stated, None, error, damaged)
 
     @property
     def record(self) -> Record | None:
@@ -132,6 +181,49 @@ class Deployment:
         sealed = self.sealed
         return tuple(p for p in self.parts if p.record is None and p.file in sealed)
 
+    @property
+    def beside_seal(self) -> tuple[str, ...]:
+        """Names of the files that the manifest, if there is one, does not list."""
+        return () if self.seal is None else self.seal.beside(self.files)
+
+    def covers(self, part: Part) -> tuple[str, ...]:
+        """Find what says which model a part is of.
+
+        Parameters
+        ----------
+        part : Part
+            One of the parts.
+
+        Returns
+        -------
+        covers : tuple of str
+            ``"record"`` and ``"seal"``, both, one or none.
+        """
+        of_itself = ("record",) if part.record is not None else ()
+        return (*of_itself, "seal") if part.file in self.sealed else of_itself
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what is in it, as JSON has it.
+
+        Returns
+        -------
+        fields : dict
+            Without its path.
+        """
+        return {
+            "parts": [
+                {
+                    "name": part.name,
+                    **part.artifact.to_dict(),
+                    "covered_by": list(self.covers(part)),
+                }
+                for part in self.parts
+            ],
+            "others": list(self.others),
+            "damaged": dict(self.damaged),
+            "stated": self.stated and self.stated.to_dict(),
+        }
+
     def only(self, role: Role) -> Part | None:
         """Find the one part of a role.
 
@@ -161,13 +253,17 @@ class Deployment:
 
 
 @reads()
-def read(path: str | os.PathLike[str]) -> Artifact | Deployment:
+def read(
+    path: str | os.PathLike[str], *, take_broken: bool = False, follow_links: bool = False
+) -> Artifact | Deployment:
     """Read whatever is at a path: one artifact, or a deployment in a directory or an archive.
 
     Parameters
     ----------
     path : str or os.PathLike
         The path.
+    take_broken, follow_links : bool
+        As for :meth:`Deployment.read`.
 
     Returns
     -------
@@ -181,23 +277,32 @@ def read(path: str | os.PathLike[str]) -> Artifact | Deployment:
     """
     path = os.fsdecode(path)
     if os.path.isdir(path):
-        return Deployment.read(path)
+        return Deployment.read(path, take_broken=take_broken, follow_links=follow_links)
     try:
         return read_artifact(path)
     except UnknownArtifactError:
         with unpacked(path) as files:
             if files is None:
                 raise
-            return Deployment.read(path, files)
+            return Deployment.read(path, _from_their_top(files), take_broken=take_broken)
 
 
-def list_files(directory: str) -> dict[str, str]:
+def _from_their_top(files: Mapping[str, str]) -> Mapping[str, str]:
+    """Names from where the deployment begins in an archive of a directory, as tar makes it."""
+    while all("/" in name for name in files) and len({n.partition("/")[0] for n in files}) == 1:
+        files = {name.partition("/")[2]: path for name, path in files.items()}
+    return files
+
+
+def list_files(directory: str, follow_links: bool = False) -> dict[str, str]:
     """List what may be read in a directory.
 
     Parameters
     ----------
     directory : str
         The directory.
+    follow_links : bool
+        Whether a symbolic link to a file stands for the file where that lies outside, too.
 
     Returns
     -------
@@ -211,15 +316,17 @@ def list_files(directory: str) -> dict[str, str]:
     SealError
         If it has a manifest, and something in it that a manifest can't list.
     """
-    if os.path.lexists(os.path.join(directory, MANIFEST_NAME)):
-        return {**sealed_files(directory), MANIFEST_NAME: os.path.join(directory, MANIFEST_NAME)}
+    manifest = os.path.join(directory, MANIFEST_NAME)
+    if os.path.lexists(manifest):
+        return {**sealed_files(directory, follow_links), MANIFEST_NAME: manifest}
     files = {}
     root = os.path.realpath(directory)
     for name, mode in file_names(directory):
         path = os.path.join(directory, name)
         if stat.S_ISLNK(mode):
             target = os.path.realpath(path)
-            if not target.startswith(os.path.join(root, "")):
+            is_inside = target.startswith(os.path.join(root, ""))
+            if not is_inside and not (follow_links and os.path.isfile(target)):
                 _refuse_parts_outside(name, path, target)
                 continue
             if not os.path.isfile(target):
@@ -274,5 +381,6 @@ def _refuse_parts_outside(name: str, path: str, target: str) -> None:
         return
     raise ArtifactError(
         f"{name!r} ({found}) is a symbolic link to {target!r}, outside of the directory: what is "
-        "there can change without the directory. Put what it leads to in its place"
+        "there can change without the directory. Put what it leads to in its place; or, where that "
+        "is a file, ask for links to be followed (--follow-links, follow_links=True)"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import limits
 from ..boundary import reading
-from ..errors import InvalidHashError, ModelFileError
+from ..errors import InvalidHashError, ModelFileError, ModelHashError
 from ..files import open_regular
 from ..progress import hashing
 from ..record import RECORD_TAG, Record
@@ -47,6 +47,10 @@ class Expected:
     def __init__(self, given: onnx.ModelProto | Record | str | os.PathLike[str]) -> None:
         #: The path of the model's file, None for everything else that a model can be given as.
         self.path: str | None = None
+        #: The path of the file that the hash was read from, None for everything else.
+        self.hash_path: str | None = None
+        #: Why the model can't be read, once that was tried.
+        self.error: ModelHashError | None = None
         self._record: Record | None = None
         self._model: Any = None
         if isinstance(given, Record):
@@ -73,7 +77,11 @@ class Expected:
             return self._record
         from ..model.digest import model_record
 
-        return model_record(self._model if self.path is None else self.path)
+        try:
+            return model_record(self._model if self.path is None else self.path)
+        except ModelHashError as error:
+            self.error = error
+            raise
 
     def record_beside(self, found: Record | None) -> Record:
         """The identities to compare a record with; a model is not parsed if it is the same file.
@@ -108,14 +116,32 @@ class Expected:
         """
         if self._record is not None:
             return None
-        model = self._model
-        if self.path is not None:
-            from ..model.file import load_model
-
-            model = load_model(self.path).proto
+        model = self._model if self.path is None else self._proto
         weights = {tensor.name for tensor in model.graph.initializer}
         inputs = [value.name for value in model.graph.input if value.name not in weights]
         return inputs, weights
+
+    @property
+    def is_hash(self) -> bool:
+        """Whether nothing is known of the model but its hash."""
+        return self._record is not None and self._record.graph is None
+
+    @functools.cached_property
+    def has_external_data(self) -> bool:
+        """Whether the model is a file that has tensors in further files."""
+        if self.path is None or not self._file_facts[1]:
+            return False
+        from ..model.contents import tensors
+        from ..model.external import is_external
+
+        return any(map(is_external, tensors(self._proto)))
+
+    @functools.cached_property
+    def _proto(self) -> onnx.ModelProto:
+        from ..model.file import load_model
+
+        assert self.path is not None
+        return load_model(self.path).proto
 
     @functools.cached_property
     def _file_facts(self) -> tuple[str, bool]:
@@ -148,5 +174,6 @@ class Expected:
         is_text = all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
         if is_text if head else not path.endswith(".onnx"):
             self._record = read_hash_file(path)
+            self.hash_path = os.fsdecode(path)
         else:
             self.path = path
