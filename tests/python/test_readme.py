@@ -41,6 +41,8 @@ def test_the_commands_and_the_two_lines_work(tmp_path):
     onnx.save(onnx.load(tmp_path / "model.onnx"), tmp_path / "old.onnx")
     shutil.copy(tmp_path / "old.onnx", tmp_path / "new.onnx")
     commands = re.findall(r"^(?:\$ )?(tvm-model-hash .*?)(?: +#.*)?$", README, re.MULTILINE)
+    # Those with a URL run against servers, in tests/python/remote.
+    commands = [command for command in commands if "://" not in command]
     assert len(commands) == 12
     for command in commands:
         result = subprocess.run(

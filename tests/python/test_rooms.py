@@ -15,6 +15,7 @@ GROUND = {
     "versions",
     "files",
     "progress",
+    "remote",
     "warning",
     "limits",
     "boundary",

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
 from ..boundary import reading
-from ..errors import ArtifactError, ModelHashError
-from ..files import open_regular
+from ..errors import ArtifactError, ModelHashError, without_secrets
+from ..files import one_version, open_regular, state_of
 
 _CHUNK_BYTES = 1024 * 1024
 _NUMBER_BITS = 40
@@ -45,13 +45,15 @@ def private_copies(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         copies = {}
         try:
-            for name, path in files.items():
-                copies[name] = stack.enter_context(_copy(name, path))
+            with one_version():
+                for name, path in files.items():
+                    copies[name] = stack.enter_context(_copy(name, path))
             yield copies
         except ModelHashError as error:
             for name, copy in copies.items():
+                path = repr(without_secrets(files[name]))
                 error.args = tuple(
-                    text.replace(repr(copy), repr(files[name])) if isinstance(text, str) else text
+                    text.replace(repr(copy), path) if isinstance(text, str) else text
                     for text in error.args
                 )
             raise
@@ -62,7 +64,7 @@ def _copy(name: str, path: str) -> Iterator[str]:
     with ExitStack() as stack:
         with reading(path):
             source = stack.enter_context(open_regular(path))
-            size = os.fstat(source.fileno()).st_size
+            size = state_of(source).size
             # TVM unpacks a tar beside itself, and asks for its suffix.
             if not name.endswith(".tar") and size <= _sealed_memory_bytes():
                 copy = stack.enter_context(_sealed_memory(source))

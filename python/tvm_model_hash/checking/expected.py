@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import limits
 from ..boundary import reading
 from ..errors import InvalidHashError, ModelFileError, ModelHashError
-from ..files import open_regular
+from ..files import is_url, name_of, open_regular, state_of
 from ..progress import hashing
 from ..record import RECORD_TAG, Record
 from .hash_file import parse_hash, read_hash_file
@@ -150,9 +150,9 @@ class Expected:
         assert self.path is not None
         digest, found, before = hashlib.sha256(), False, b""
         with reading(self.path, ModelFileError), open_regular(self.path) as file:
-            size = os.fstat(file.fileno()).st_size
+            size = state_of(file).size
             limits.check_file_size(self.path, size, ModelFileError)
-            with hashing(size, os.path.basename(self.path)) as progress:
+            with hashing(size, name_of(self.path), is_url(self.path)) as progress:
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     border = before + chunk[: len(_EXTERNAL_KEY)]
@@ -162,7 +162,7 @@ class Expected:
         return digest.hexdigest(), found
 
     def _open(self, path: str, may_be_text: bool) -> None:
-        if may_be_text and not os.path.lexists(path):
+        if may_be_text and not is_url(path) and not os.path.lexists(path):
             raise InvalidHashError(
                 f"{path!r} is neither a file nor a model hash: expected the path of an ONNX model "
                 "or of a hash.txt, 64 hexadecimal digits, or a record"

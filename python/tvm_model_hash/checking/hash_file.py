@@ -9,7 +9,7 @@ import re
 from .. import limits
 from ..boundary import reads
 from ..errors import InvalidHashError, OutputError
-from ..files import open_regular, replacing
+from ..files import open_regular, refuse_url, replacing
 from ..record import RECORD_TAG, Record, check_model_hash
 
 HASH_FILE_NAME = "hash.txt"
@@ -103,6 +103,7 @@ def write_hash_file(directory: str | os.PathLike[str], model_hash: str) -> str:
     """
     check_model_hash(model_hash, "the hash to write")
     directory = os.fsdecode(directory)
+    refuse_url(directory)
     if not os.path.isdir(directory):
         found = "is a file" if os.path.exists(directory) else "does not exist"
         raise OutputError(

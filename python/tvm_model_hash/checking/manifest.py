@@ -24,7 +24,16 @@ from ..errors import (
     ModelHashError,
     SealError,
 )
-from ..files import FileState, file_sha256, locked, open_regular, replacing
+from ..files import (
+    FileState,
+    file_sha256,
+    join,
+    locked,
+    one_version,
+    open_regular,
+    refuse_url,
+    replacing,
+)
 from ..record import Record
 from .hash_file import HASH_FILE_NAME
 from .parts import check_complete, disagreement, file_names, read_parts
@@ -152,6 +161,7 @@ def seal(
         over a minute; the manifest that is there is unchanged.
     """
     directory = os.fsdecode(directory)
+    refuse_url(directory)
     patterns = Seal(None, (), _checked_patterns(sorted({*ignore})))
 
     def files_to_list() -> dict[str, str]:
@@ -225,7 +235,7 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
     SealError
         If there is no manifest, or it is not as :func:`seal` has written it, to the byte.
     """
-    return _read_manifest(os.path.join(os.fsdecode(directory), MANIFEST_NAME))
+    return _read_manifest(join(os.fsdecode(directory), MANIFEST_NAME))
 
 
 def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
@@ -264,6 +274,7 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     return found_seal
 
 
+@one_version()
 @reads()
 def verify_seal(
     directory: str | os.PathLike[str], strict: bool = False, *, follow_links: bool = False
@@ -356,7 +367,7 @@ def compare_with_seal(directory: str, files: Mapping[str, str], follow_links: bo
     BrokenSealError, SealError, ArtifactError
         As :func:`verify_seal`.
     """
-    path = os.path.join(directory, MANIFEST_NAME)
+    path = join(directory, MANIFEST_NAME)
     copy = files.get(MANIFEST_NAME, path)  # who made a copy has looked at where it is from
     found_seal = _read_manifest(copy, follow_symlinks=follow_links or copy != path)
     listed = {file.name: file for file in found_seal.files}
@@ -496,7 +507,7 @@ def sealed_files(directory: str, follow_links: bool = False) -> dict[str, str]:
         for name, mode in file_names(directory):
             if name == MANIFEST_NAME:
                 continue
-            path = os.path.join(directory, name)
+            path = join(directory, name)
             problem = _no_content(path, mode, follow_links)
             if problem:
                 raise SealError(

@@ -16,7 +16,7 @@ from ..boundary import reading
 from ..containers import tar
 from ..containers.window import Window
 from ..errors import ArtifactError
-from ..files import open_regular
+from ..files import open_regular, state_of
 
 _CHUNK_BYTES = 1024 * 1024
 _HEADER_BYTES = 512
@@ -68,7 +68,7 @@ def unpacked(path: str) -> Iterator[dict[str, str] | None]:
     with ExitStack() as stack:
         with reading(path):
             file = stack.enter_context(open_regular(path))
-            window = Window(file, os.fstat(file.fileno()).st_size, repr(path))
+            window = Window(file, state_of(file).size, repr(path))
             if window.size >= 2 and window.read(0, 2, "beginning") == tar.GZIP_MAGIC:
                 content = tar.Gunzipped(window)
                 window = Window(content, content.size, repr(path))

@@ -18,7 +18,7 @@ from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
 from ..boundary import reading
 from ..errors import ArtifactError, ModelHashError, UnknownArtifactError
-from ..files import is_temporary, mode_of
+from ..files import directory_of, is_temporary, is_url, join, mode_of, regular_size
 from ..record import DIGEST_KEYS, Record, conflict
 from .package import is_archive, unpacked
 
@@ -74,7 +74,7 @@ def file_names(directory: str) -> Iterator[tuple[str, int]]:
     Parameters
     ----------
     directory : str
-        The directory.
+        The directory, or its URL.
 
     Yields
     ------
@@ -87,7 +87,18 @@ def file_names(directory: str) -> Iterator[tuple[str, int]]:
     ------
     ArtifactError
         If a directory cannot be read, or there are more files, or deeper ones, than the limits.
+    RemoteError
+        If one cannot be listed where a URL says that it is.
     """
+    if is_url(directory):
+        from ..remote.store import walk
+
+        yield from (
+            (name, stat.S_IFREG)
+            for name in walk(directory)
+            if not any(map(is_temporary, name.split("/")))
+        )
+        return
     waiting = [("", stat.S_IFDIR, 0)]
     count = 0
     while waiting:
@@ -226,10 +237,10 @@ def _shards(name: str, artifact: Artifact, archive: str | None = None) -> list[P
     """The files that a part only names, which hold weights and have no place for a record."""
     shards = []
     for shard in artifact.files:
-        path = os.path.join(os.path.dirname(artifact.path), shard)
+        path = join(directory_of(artifact.path), shard)
         beside = posixpath.join(posixpath.dirname(name), shard)
         with reading(path):
-            size = os.stat(path).st_size
+            size = regular_size(path)
         kind = f"weights of {posixpath.basename(name)}"
         own = Artifact(path, kind, "file", size, Role.PARAMETERS, tensors=artifact.tensors)
         shards.append(Part(beside, own, archive or beside))

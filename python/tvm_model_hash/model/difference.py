@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..boundary import reads
 from ..errors import ModelFileError
+from ..files import one_version
 
 if TYPE_CHECKING:
     import onnx
@@ -22,6 +23,7 @@ _SHOWN = 40
 _PIECE_BYTES = 1 << 16
 
 
+@one_version()
 def explain(
     model_a: onnx.ModelProto | str | os.PathLike[str],
     model_b: onnx.ModelProto | str | os.PathLike[str],

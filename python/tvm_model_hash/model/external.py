@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import functools
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import onnx
 
 from .. import limits
-from ..errors import ArtifactError, ExternalDataError, ModelHashError
-from ..files import FileState
+from ..errors import ArtifactError, ExternalDataError, ModelHashError, RemoteError
+from ..files import AnyState, FileState, is_url, join, open_regular, state_of
 
 _FIELDS = ("location", "offset", "length")
 
@@ -26,17 +27,12 @@ class FileVersion(NamedTuple):
     ----------
     path : str
         Where it is, without symbolic links.
-    state : FileState
+    state : FileState or State
         By what one notices that it changed.
     """
 
     path: str
-    state: FileState
-
-    @classmethod
-    def of(cls, path: str, status: os.stat_result) -> FileVersion:
-        """Make one of what ``os.fstat`` told of the file at a path."""
-        return cls(path, FileState.of(status))
+    state: AnyState
 
     @property
     def size(self) -> int:
@@ -84,13 +80,15 @@ class FileRange(NamedTuple):
         # not mapped: where a mapped file is cut off meanwhile, the process dies.
         path = self.file.path
         try:
-            with open(path, "rb", buffering=0, opener=_open_safely) as file:
-                same = self.file == FileVersion.of(path, os.fstat(file.fileno()))
+            with _open(path) as file:
+                same = self.file.state == state_of(file)
                 file.seek(self.start + start)
                 data = file.read(size) if same else b""
                 while data and len(data) < size:  # as a signal or a network file system may do
                     more = file.read(size - len(data))
                     data = data + more if more else b""
+        except RemoteError as error:
+            raise self.failed(f"cannot be read: {error}") from error
         except OSError as error:
             raise self.failed(_unreadable(error)) from error
         if len(data) < size:
@@ -196,6 +194,8 @@ class ExternalFiles:
                 f"has the location {_shown(location)}, expected the path of a file below the "
                 "model's directory, without an empty part or '..' in it",
             )
+        if is_url(self.directory):
+            return self._open_object(tensor, location)
         # A symlink may lead anywhere, at each step of the path. One that stays inside is fine.
         root = os.path.realpath(self.directory)
         path = os.path.realpath(os.path.join(root, location))
@@ -232,7 +232,15 @@ class ExternalFiles:
             limits.check_file_size(path, status.st_size)
         except ArtifactError as error:
             raise _error(tensor, f"cannot be read: {error}") from error
-        return FileVersion.of(path, status)
+        return FileVersion(path, FileState.of(status))
+
+    def _open_object(self, tensor: onnx.TensorProto, location: str) -> FileVersion:
+        url = join(self.directory, posixpath.normpath(location))
+        try:
+            with open_regular(url) as file:
+                return FileVersion(url, state_of(file))
+        except RemoteError as error:
+            raise _error_at(tensor, location, f"cannot be read: {error}") from error
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
@@ -265,6 +273,12 @@ def describe_tensor(tensor: onnx.TensorProto) -> str:
         ``tensor 'its name'``.
     """
     return f"tensor {tensor.name!r}" if tensor.name else "an unnamed tensor"
+
+
+def _open(path: str) -> BinaryIO:
+    if is_url(path):
+        return open_regular(path)
+    return cast(BinaryIO, open(path, "rb", buffering=0, opener=_open_safely))
 
 
 def _open_safely(path: str, flags: int) -> int:

@@ -21,8 +21,8 @@ from onnx import TensorProto
 
 from .. import limits
 from ..boundary import reads
-from ..errors import ArtifactError, ModelFileError
-from ..files import open_regular
+from ..errors import ArtifactError, ModelFileError, RemoteError
+from ..files import FileState, directory_of, is_url, open_regular, state_of
 from .external import ExternalFiles, FileRange, FileVersion
 
 #: Less data than this in ``raw_data`` is left to protobuf.
@@ -64,7 +64,7 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     Parameters
     ----------
     path : str or os.PathLike
-        The file, in protobuf's binary format whatever its name is.
+        The file or its URL, in protobuf's binary format whatever its name is.
 
     Returns
     -------
@@ -75,17 +75,21 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     ------
     ModelFileError
         If the file cannot be read, changes while it is read, or holds no model.
+    RemoteError
+        If it cannot be read where a URL says that it is, or changes there.
     """
-    path = os.path.abspath(path)
+    path = os.fsdecode(path)
+    path = path if is_url(path) else os.path.abspath(path)
     failed = functools.partial(_error, path)
     try:
         with open_regular(path) as file:
-            version = FileVersion.of(os.path.realpath(path), os.fstat(file.fileno()))
+            real = path if is_url(path) else os.path.realpath(path)
+            version = FileVersion(real, state_of(file))
             proto, found = _parse(file, path, version.size)
-            if FileVersion.of(version.path, os.fstat(file.fileno())) != version:
+            if state_of(file) != version.state:
                 raise failed("changed while it was read")
             # The path without links has to be that of what was opened: beside it may lie more.
-            if FileVersion.of(version.path, os.lstat(version.path)) != version:
+            if not is_url(path) and FileState.of(os.lstat(real)) != version.state:
                 raise failed("was replaced while it was read")
     except (OSError, ArtifactError) as error:
         message = (
@@ -96,6 +100,8 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
         (tensor, FileRange(version, start, size, failed))
         for tensor, start, size in _left_out(proto, found)
     ]
+    if is_url(path):
+        return LoadedModel(proto, ranges, ExternalFiles(directory_of(path)))
     store = os.path.dirname(version.path) if os.path.islink(path) else None
     return LoadedModel(proto, ranges, ExternalFiles(os.path.dirname(path), store))
 
@@ -352,7 +358,7 @@ def _parse(file: BinaryIO, path: str, size: int) -> tuple[onnx.ModelProto, _Foun
             file.seek(0)
             data, found = file.read(size), _Found()
         proto = onnx.ModelProto.FromString(data)
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, RemoteError):
         raise
     except _TooLarge as error:
         problem = (
