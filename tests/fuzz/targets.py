@@ -206,7 +206,8 @@ def manifest(data):
         if not isinstance(found, ModelHashError):
             assert str(found).encode() == content
             files = {one.name: {"size": one.size, "sha256": one.sha256} for one in found.files}
-            found = {"record": fields(found.record), "files": files}
+            ignored = list(found.ignored)
+            found = {"record": fields(found.record), "ignored": ignored, "files": files}
         same(found, by_reference(formats_reference.manifest, content))
 
 

@@ -138,7 +138,10 @@ def _number(window: Window, field: bytes, what: str) -> int:
 def _read_long_name(data: Window) -> tuple[str | None, int | None]:
     """Read what GNU tar writes for a long name."""
     data.limit(data.size, limits.NAME_BYTES + 1, "bytes in a name")
-    return decode(data.read(0, data.size, "name of a file").rstrip(b"\0")), None
+    name = data.read(0, data.size, "name of a file")
+    if not name.endswith(b"\0"):  # and some read on until there is one
+        raise data.damaged("a long name in it has no byte 0 at its end")
+    return decode(name.rstrip(b"\0")), None
 
 
 def _read_pax(data: Window) -> tuple[str | None, int | None]:

@@ -369,11 +369,11 @@ def tarfile_names(data):
         return archive.getnames()
 
 
-LONG, PAX = (tarfile.GNUTYPE_LONGNAME, b"b.o"), (tarfile.XHDTYPE, b"12 path=c.o\n")
+LONG, PAX = (tarfile.GNUTYPE_LONGNAME, b"b.o\0"), (tarfile.XHDTYPE, b"12 path=c.o\n")
 
 
 @pytest.mark.parametrize(
-    "header", [(tarfile.GNUTYPE_LONGNAME, b"a\0b"), (tarfile.XHDTYPE, b"12 path=a\0b\n")]
+    "header", [(tarfile.GNUTYPE_LONGNAME, b"a\0b\0"), (tarfile.XHDTYPE, b"12 path=a\0b\n")]
 )
 def test_a_name_with_a_byte_0_in_a_tar_is_refused(header):
     refused(before_a_file(header), r"the name 'a\\x00b' in it has a byte 0")
@@ -396,6 +396,13 @@ def test_names_that_all_read_in_the_same_way_are_read(headers, name):
     data = before_a_file(*headers)
     window = Window(io.BytesIO(data), len(data), "a.tar")
     assert tarfile_names(data) == [name] == [member.name for member in members(window)]
+
+
+def test_a_long_name_without_an_end_is_refused():
+    data = before_a_file((tarfile.GNUTYPE_LONGNAME, b"b.oc"))
+    data = with_checksum(data[:124] + b"%011o\0" % 3 + data[136:512]) + data[512:]
+    assert tarfile_names(data) == ["b.oc"]
+    refused(data, "a long name in it has no byte 0 at its end")
 
 
 def test_a_pax_header_that_takes_back_a_name_is_refused():
