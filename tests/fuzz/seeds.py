@@ -19,6 +19,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from unittest import mock
 
 import binaries
 import corpus
@@ -155,15 +156,16 @@ def parameter_seeds(directory):
 
 
 def large_npz(data):
-    """The same arrays behind another file, with sizes as archives have them of over 4 GiB."""
+    """The same arrays behind another file, as zipfile writes sizes and numbers above 4 GiB."""
     written = io.BytesIO()
     with (
+        mock.patch.multiple(zipfile, ZIP64_LIMIT=100, ZIP_FILECOUNT_LIMIT=2),
         zipfile.ZipFile(io.BytesIO(data)) as arrays,
         zipfile.ZipFile(written, "w") as archive,
     ):
-        for name in ("README", *arrays.namelist()):
-            with archive.open(name, "w", force_zip64=True) as file:
-                file.write(arrays.read(name) if name != "README" else b"text")
+        archive.writestr("README", "text")
+        for name in arrays.namelist():
+            archive.writestr(name, arrays.read(name))
     return written.getvalue()
 
 
