@@ -11,6 +11,7 @@
 #   make fault       kill what writes, hundreds of times: is anything lost?
 #   make fuzz SECONDS=60  fuzz each reader for so long, or those of TARGETS="elf tar_archive"
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
+#   make mutate      100,000 mutations of models, flipped bits of deployments, and the attacks
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
 #   make man         a man page of the command, made from its parser: build/tvm-model-hash.1
 #   make format      lay out the sources
@@ -46,7 +47,7 @@ export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
-  wheels fault fuzz bench man lint format clean
+  wheels fault fuzz mutate bench man lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -86,6 +87,13 @@ fault: $(TEST)/wheel
 
 fuzz: $(TEST)/wheel
 	$(TEST)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
+
+# The tables of docs/security.md: half an hour.
+mutate: $(TEST)/wheel .venv-relax-$(RELAX_NEWEST)/wheel
+	$(TEST)/bin/python tests/python/mutate/run.py
+	for environment in $(^D); do \
+	  $$environment/bin/python tests/python/mutate/flips.py && $$environment/bin/python attacks/run.py \
+	  || exit 1; done
 
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python benchmarks/run.py
