@@ -181,6 +181,9 @@ GOOD = {
         "with a record": executable(),
         "without one": executable(table=(HOST,)),
         "a record in the middle": executable(table=(HOST, CARRIED, device("global", 8, 1))),
+        "a record of as many constants as are late-bound": executable(
+            table=(HOST, device(f"{RECORD} params=1"))
+        ),
         "a host that is not the first": executable(
             table=(device("", 2), device("", 1, 3), device(SHORT, 1, 3)), host=1
         ),
@@ -267,6 +270,14 @@ BAD = {
         ],
     },
     "executable": {
+        "a record of more constants than are late-bound": [
+            executable(table=(HOST, device(f"{RECORD} params=2"))),
+            executable(table=(HOST, device(f"{RECORD} params=1")), constants=(here(),)),
+        ],
+        "params is not a number": [
+            executable(table=(HOST, device(f"{RECORD} params={number}")))
+            for number in ("01", "-1", "1x", "9" * 10)
+        ],
         "cut off": [
             b"",
             executable()[:7],
