@@ -43,7 +43,7 @@ def test_the_commands_and_the_two_lines_work(tmp_path):
     commands = re.findall(r"^(?:\$ )?(tvm-model-hash .*?)(?: +#.*)?$", README, re.MULTILINE)
     # Those with a URL run against servers, in tests/python/remote.
     commands = [command for command in commands if "://" not in command]
-    assert len(commands) == 12
+    assert len(commands) == 14
     for command in commands:
         result = subprocess.run(
             command,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import AttestationError
 
 if TYPE_CHECKING:
-    from .attestation import Facts
+    from .provenance import Facts
 
 _PREFIX = "tvm-model-hash:"
 
