@@ -102,4 +102,4 @@ def api():
 
 
 def _document(name, heading):
-    return f"::: {name}\n    options:\n      heading: {heading}\n      toc_label: {heading}"
+    return f"::: {name}\n    options:\n      heading: {heading}\n      toc_label: {heading.removeprefix('tvm_model_hash.')}"

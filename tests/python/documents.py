@@ -14,6 +14,8 @@ import subprocess
 import sys
 
 BLOCK = re.compile(r'^```(\w+)(?: title="(.+?)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+# With the lines that a backslash leads to.
+COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
 def follow(path, directory):
@@ -32,7 +34,7 @@ def follow(path, directory):
             status = 0
             # In front of the first command stands nothing.
             assert text.startswith("$ "), f"{path}: a console begins with {text.splitlines()[0]!r}"
-            for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+            for command, shown in COMMAND.findall(text):
                 asks = command == "echo $?"
                 assert asks or status == 0, f"{path}: {commands[-1]!r} ended with {status}"
                 result = _run(f"(exit {status}); {command}", directory)
