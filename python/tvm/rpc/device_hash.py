@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import tempfile
+import threading
 from dataclasses import dataclass, replace
 
 # By TVM's own name, because the command line imports this file without the hook.
@@ -21,7 +22,7 @@ from tvm_model_hash.checking.expected import Expected
 from tvm_model_hash.checking.verdict import Verdict, check
 from tvm_model_hash.errors import DeviceError, ModelHashError
 
-_TRACKER_SECONDS = 10
+_ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -152,18 +153,52 @@ def _device(record, address, match_key, paths):
 
 @contextlib.contextmanager
 def _session(address, key):
-    try:
-        session = connect(*address, key)
-    except RuntimeError as error:
-        raise DeviceError(
-            f"no RPC server with this key answers at {_name(address)}: {_reason(error)}"
-        ) from error
+    session = _connect(address, key)
     try:
         yield session
     finally:
-        # At once, and not when the last reference is gone: a server has one session at a time.
-        with contextlib.suppress(RuntimeError):
-            session.get_function("CloseRPCConnection")()
+        _close(session)
+
+
+def _connect(address, key):
+    """Connect, for which TVM would wait as long as another session has the server."""
+    result, lock = [], threading.Lock()
+
+    def run():
+        try:
+            made = connect(*address, key)
+        except Exception as error:  # raised where it is waited for
+            made = error
+        with lock:
+            result.append(made)
+            is_late = len(result) > 1
+        if is_late and not isinstance(made, Exception):
+            _close(made)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_ANSWER_SECONDS)
+    with lock:
+        if not result:
+            result.append(None)
+    if result[0] is None:
+        raise DeviceError(
+            f"the RPC server at {_name(address)} does not answer within {_ANSWER_SECONDS} seconds: "
+            "it may be busy with another session. Try again when that has ended"
+        )
+    if isinstance(result[0], RuntimeError):
+        raise DeviceError(
+            f"no RPC server with this key answers at {_name(address)}: {_reason(result[0])}"
+        ) from result[0]
+    if isinstance(result[0], Exception):
+        raise result[0]
+    return result[0]
+
+
+def _close(session):
+    # At once, and not when the last reference is gone: a server has one session at a time.
+    with contextlib.suppress(RuntimeError):
+        session.get_function("CloseRPCConnection")()
 
 
 def _fetch(session, name, path, file):
@@ -179,7 +214,7 @@ def _connect_tracker(address):
     # TVM's own session of a tracker does not say which device it has got, and tries for a minute.
     magic = struct.pack("<i", RPC_TRACKER_MAGIC)
     try:
-        connection = socket.create_connection(address, _TRACKER_SECONDS)
+        connection = socket.create_connection(address, _ANSWER_SECONDS)
         connection.sendall(magic)
         answer = recvall(connection, len(magic))
     except OSError as error:

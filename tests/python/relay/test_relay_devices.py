@@ -153,6 +153,17 @@ def test_after_an_error_the_server_is_free(server):
     assert result.stdout == f"{server} does not send '/no': Cannot open /no\n" * 2
 
 
+def test_a_server_that_is_busy_is_an_error_and_not_waited_for(start, directory):
+    port = start("server")
+    held = rpc.connect("127.0.0.1", port)
+    arguments = ["model.onnx", "--rpc", f"127.0.0.1:{port}", "--remote", directory / "single.so"]
+    result = check(directory, *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "may be busy with another session" in result.stderr
+    held.get_function("CloseRPCConnection")()
+    assert check(directory, *arguments).returncode == 0
+
+
 def test_every_free_device_of_a_key_is_asked(fleet, directory):
     tracker, devices = fleet
     arguments = ["--tracker", f"127.0.0.1:{tracker}", "--key", "board", "--remote"]
