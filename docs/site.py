@@ -33,13 +33,13 @@ def on_files(files, config):
     """Add the pages that are not in the directory of the documentation."""
     for name, page in PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / name)))
-    for page, content in (("command", command()), ("api", api())):
-        files.append(File.generated(config, f"reference/{page}.md", content=content))
     return files
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Lead links of the repository to their pages, and leave the text of what has none."""
+    """Fill in references; lead links of the repository to their pages, and leave others' text."""
+    if page.file.src_uri in REFERENCES:
+        markdown = f"{markdown}\n\n{REFERENCES[page.file.src_uri]()}"
     names = {uri: name for name, uri in PAGES.items()}
     source = names.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
@@ -64,7 +64,7 @@ def command():
     """The reference of the command, from its parser."""
     os.environ["COLUMNS"] = "90"
     parser = cli._parser()
-    parts = ["# The command", _block(parser.format_help())]
+    parts = [_block(parser.format_help())]
     (subparsers,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for name, sub in subparsers.choices.items():
         parts += [f"## {name}", _block(sub.format_help())]
@@ -77,10 +77,7 @@ def _block(text):
 
 def api():
     """The reference of the Python interface, whose names are imported when they are used."""
-    parts = [
-        "# The Python interface",
-        "What `tvm_model_hash` has. It needs no TVM, and imports none.",
-    ]
+    parts = []
     exports = tvm_model_hash._EXPORTS
     for heading, wanted in (
         ("## Functions and classes", lambda module: module != "errors"),
@@ -101,5 +98,10 @@ def api():
     return "\n\n".join(parts)
 
 
+REFERENCES = {"command.md": command, "python.md": api}
+
+
 def _document(name, heading):
-    return f"::: {name}\n    options:\n      heading: {heading}\n      toc_label: {heading.removeprefix('tvm_model_hash.')}"
+    label = heading.removeprefix("tvm_model_hash.")
+    options = ("options:", f"  heading: {heading}", f"  toc_label: {label}")
+    return "\n    ".join([f"::: {name}", *options])

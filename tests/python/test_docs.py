@@ -42,9 +42,9 @@ def test_the_site_builds(tmp_path):
     pages = {path.relative_to(site).as_posix() for path in site.rglob("index.html")}
     sources = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
     assert {path.with_suffix("").joinpath("index.html").as_posix() for path in sources} < pages
-    python = (site / "reference/api/index.html").read_text()
+    python = (site / "python/index.html").read_text()
     assert [n for n in tvm_model_hash.__all__ if f"tvm_model_hash.{n}\n" not in python] == []
-    command = (site / "reference/command/index.html").read_text()
+    command = (site / "command/index.html").read_text()
     assert "usage: tvm-model-hash check" in command
 
 
