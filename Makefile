@@ -85,7 +85,7 @@ wheels: $(WHEELS)/ready
 	$(WHEELS)/bin/python tests/python/wheels.py build/wheels
 
 docs: $(TEST)/wheel
-	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/python -m mkdocs build
 
 fault: $(TEST)/wheel
 	$(TEST)/bin/python tests/python/fault.py
