@@ -62,7 +62,7 @@ def on_page_markdown(markdown, page, config, files):
 
 def command():
     """The reference of the command, from its parser."""
-    os.environ["COLUMNS"] = "90"
+    os.environ["COLUMNS"] = "82"
     parser = cli._parser()
     parts = [_block(parser.format_help())]
     (subparsers,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
