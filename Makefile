@@ -12,6 +12,7 @@
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
 #   make docs        the documentation as a site: build/site
+#   make man         a man page of the command, made from its parser: build/tvm-model-hash.1
 #   make format      lay out the sources
 #   make lock        write locks/ anew, after a change in pyproject.toml; with newer releases of
 #                    everything: make lock LOCK=--upgrade
@@ -49,7 +50,7 @@ export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
-  wheels fault bench docs lint format lock $(LOCK_RELAX) clean
+  wheels fault bench docs man lint format lock $(LOCK_RELAX) clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -92,6 +93,13 @@ fault: $(TEST)/wheel
 
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python benchmarks/run.py
+
+man: $(TEST)/wheel
+	@mkdir -p build
+	$(TEST)/bin/argparse-manpage --module tvm_model_hash.cli.command --function make_parser \
+	  --project-name tvm-model-hash --manual-title "User Commands" \
+	  --version "$$($(TEST)/bin/tvm-model-hash --version | cut -d' ' -f2)" \
+	  --output build/tvm-model-hash.1
 
 format: $(TEST)/ready
 	$(TEST)/bin/ruff check --fix .

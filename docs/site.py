@@ -14,7 +14,7 @@ import re
 from mkdocs.structure.files import File
 
 import tvm_model_hash
-from tvm_model_hash import cli
+from tvm_model_hash.cli.command import make_parser
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Files of the repository, and what they are in the site.
@@ -63,7 +63,7 @@ def on_page_markdown(markdown, page, config, files):
 def command():
     """The reference of the command, from its parser."""
     os.environ["COLUMNS"] = "82"
-    parser = cli._parser()
+    parser = make_parser()
     parts = [_block(parser.format_help())]
     (subparsers,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for name, sub in subparsers.choices.items():

@@ -186,7 +186,7 @@ def tensor_list(content: bytes) -> dict:
 
 
 def manifest(content: bytes) -> dict:
-    """Of ``SHA256SUMS``: the record, and each file's size and digest."""
+    """Of ``SHA256SUMS``: the record, what is ignored, and each file's size and digest."""
     lines = text(content).split("\n")
     require(lines[0] == "# tvm-model-hash seal/1" and lines[-1] == "", "not a manifest")
     require(len(lines) > 3, "no line for the record")
@@ -198,16 +198,25 @@ def manifest(content: bytes) -> dict:
     match = re.fullmatch("# record: (.+)", lines[1])
     require(match, "no line for the record")
     fields = None if match[1] == "none" else record(match[1].encode())
+    lines = lines[2:]
+    ignored = []
+    while lines and lines[0].startswith("# ignore: "):
+        ignored.append(lines.pop(0).removeprefix("# ignore: "))
+    require(len(ignored) <= 64, "over 64 patterns")
+    for pattern in ignored:
+        require(0 < len(pattern) <= 255, "a pattern of another length than 1 to 255", pattern)
+        require(not re.search(r"[\x00-\x1f\x7f]", pattern), "a control character in a pattern")
+    require(ignored == sorted({*ignored}), "patterns out of order")
     require(len(lines) % 2 == 0, "a line too many")
     files = {}
-    for first, second in zip(lines[2::2], lines[3::2], strict=True):
+    for first, second in zip(lines[::2], lines[1::2], strict=True):
         size = re.fullmatch(r"# (0|[1-9][0-9]{0,18}) bytes:", first)
         digest = re.fullmatch("([0-9a-f]{64})  (.+)", second)
         require(size and digest, "not the lines of a file", first, second)
         name = file_name(digest[2])
         require(not files or name > list(files)[-1], "names out of order", name)
         files[name] = {"size": int(size[1]), "sha256": digest[1]}
-    return {"record": fields, "files": files}
+    return {"record": fields, "ignored": ignored, "files": files}
 
 
 def file_name(name):

@@ -6,9 +6,19 @@ Every message names what was found, what was expected and what to do about it.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ModelHashError(ValueError):
-    """Base class of all errors that this package raises."""
+    """Base class of all errors that this package raises.
+
+    They can be pickled and copied with all that they have, and so come out of a pool of processes
+    as what they are.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an error is made again by calling its class with its message alone.
+        return _made_again, (type(self), self.args, self.__dict__)
 
 
 class ModelTypeError(ModelHashError):
@@ -109,3 +119,11 @@ class UnsupportedTVMError(ModelHashError):
 
 class BuildMismatchError(ModelHashError):
     """The C++ library was built for another TVM than the one that is running."""
+
+
+def _made_again(
+    cls: type[ModelHashError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> ModelHashError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(attributes)
+    return error

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .errors import InvalidHashError, RecordError
 
@@ -113,6 +114,18 @@ class Record:
         fields = [f"{key}=sha256:{value}" for key, value in digests if value is not None]
         fields += [f"{key}={value}" for key, value in self.extra]
         return " ".join([RECORD_VERSION, *fields])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it.
+
+        Returns
+        -------
+        fields : dict
+            The digests (None where there is none), the other fields by their keys as ``fields``,
+            and the text of it all as ``record``.
+        """
+        digests = {key: getattr(self, key) for key in DIGEST_KEYS}
+        return {**digests, "fields": dict(self.extra), "record": str(self)}
 
     @property
     def build(self) -> str | None:

@@ -18,6 +18,7 @@ BELOW = {
     "integration": {"ground", "containers", "model", "artifact", "checking", "activation"},
     "cli": {"ground", "containers", "model", "artifact", "checking"},
     "activation": {"ground"},
+    "__main__": {"cli"},
 }
 FILES = {
     ".".join(path.relative_to(CORE).with_suffix("").parts): path

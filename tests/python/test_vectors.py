@@ -182,7 +182,7 @@ def read_constants(content, directory):
 def read_manifest(content, directory):
     seal = read_seal(written(content, directory, "SHA256SUMS").parent)
     files = {file.name: {"size": file.size, "sha256": file.sha256} for file in seal.files}
-    return {"record": fields(seal.record), "files": files}
+    return {"record": fields(seal.record), "ignored": list(seal.ignored), "files": files}
 
 
 def written(content, directory, name):

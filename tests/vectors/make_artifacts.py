@@ -147,6 +147,10 @@ def named(name):
     return manifest(lines_of(name, b"code"))
 
 
+def ignoring(*patterns):
+    return manifest("".join(f"# ignore: {pattern}\n" for pattern in patterns) + ONE)
+
+
 ONE = lines_of("a", b"")
 
 GOOD = {
@@ -207,6 +211,9 @@ GOOD = {
             )
         ),
         "a manifest further down": named("d/SHA256SUMS"),
+        "patterns of what is ignored": ignoring("*.log", "[!a-z]?", "log/*", "\u2028 "),
+        "the longest pattern": ignoring("\U0001f600" * 255),
+        "the most patterns": ignoring(*(chr(0x100 + i) for i in range(64))),
         "characters that are not printed": manifest(
             "".join(
                 lines_of(name, b"") for name in ("\x80", "\xa0", "\u200d", "\ue000", "\U0010ffff")
@@ -372,6 +379,18 @@ BAD = {
             manifest(record="none "),
             manifest(record=RECORD + " "),
         ],
+        "over 64 patterns": [ignoring(*(chr(0x100 + i) for i in range(65)))],
+        "a pattern of another length than 1 to 255": [ignoring(""), ignoring("a" * 256)],
+        "a control character in a pattern": [
+            ignoring("\t"),
+            ignoring("a\x7f"),
+            ignoring("\x1b[0m"),
+        ],
+        "patterns out of order": [
+            ignoring("b", "a"),
+            ignoring("a", "a"),
+            ignoring("\U0001f600", "\uff5e"),
+        ],
         "a line too many": [manifest("# 1 bytes:\n"), manifest(ONE + "\n")],
         "not the lines of a file": [
             manifest(ONE.replace("# 0", "# 00")),
@@ -385,6 +404,8 @@ BAD = {
             manifest(ONE.replace("e3b0", "e3b")),
             manifest(ONE.replace("e3b0", "\\e3b0")),
             manifest("".join(reversed(ONE.splitlines(keepends=True)))),
+            manifest(ONE + "# ignore: a\n# ignore: b\n"),
+            manifest("# ignore:  a\n#ignore: b\n# ignore b\n"),
         ],
         "names out of order": [
             manifest(lines_of("b", b"") + lines_of("a", b"")),

@@ -37,11 +37,14 @@ class Device:
         The verdict, None where there is none.
     reason : str
         What the verdict says, or why there is none.
+    busy : bool
+        Whether there is none because somebody else has the device.
     """
 
     address: str
     verdict: Verdict | None
     reason: str
+    busy: bool = False
 
 
 def check_server(expected, address, paths, key=""):
@@ -139,7 +142,9 @@ def check_devices(expected, tracker, key, paths):
                     pass
                 break
             devices[name] = _device(record, (host, port), match_key, paths)
-    busy = {name: Device(name, None, "not checked: busy") for name in known - set(devices)}
+    busy = {
+        name: Device(name, None, "somebody else has it", busy=True) for name in known - set(devices)
+    }
     return [device for _, device in sorted({**devices, **busy}.items())]
 
 
@@ -147,8 +152,8 @@ def _device(record, address, match_key, paths):
     try:
         found = check_server(record, address, paths, match_key)
     except DeviceError as error:
-        return Device(_name(address), None, f"error: {error}")
-    return Device(_name(address), found, f"{found.status.value.replace('_', ' ')}: {found.reason}")
+        return Device(_name(address), None, str(error))
+    return Device(_name(address), found, found.reason)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..record import Record
 from .tvm_library import TvmLibrary
@@ -63,6 +63,8 @@ class Artifact:
         Names of the tensors in a file of parameters.
     files : tuple of str
         Names of the files beside it that hold its tensors' data, and have no record themselves.
+    kernels_record : Record, optional
+        What the kernels in a library carry whose executable carries nothing.
     """
 
     path: str
@@ -79,6 +81,25 @@ class Artifact:
     inputs: tuple[str, ...] | None = None
     tensors: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    kernels_record: Record | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what it is, as JSON has it.
+
+        Returns
+        -------
+        fields : dict
+            Without its path, and without the names of tensors.
+        """
+        return {
+            "kind": self.kind,
+            "role": self.role.value,
+            "container": self.container,
+            "platform": self.platform,
+            "size": self.size,
+            "tvm_version": self.tvm_version,
+            "record": self.record and self.record.to_dict(),
+        }
 
 
 class Interface(NamedTuple):

@@ -85,8 +85,8 @@ class RelayVM(Carrier):
                 f"and {len(late_bound)} are: others were bound, and nothing says which model those "
                 "are of. Bind them by load_late_bound_consts, which compares their record"
             )
-        if self._library is not None:
-            record = agreed(record, read_carried(self._library.library))
+        carried = None if self._library is None else read_carried(self._library.library)
+        record = agreed(record, carried)
         return Artifact(
             self._source.path,
             "Relay VM executable",
@@ -100,6 +100,7 @@ class RelayVM(Carrier):
             needs_kernels=self._library is None,
             needs=late_bound,
             inputs=inputs,
+            kernels_record=carried.record if carried and record is None else None,
         )
 
     def _read_sections(self) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:

@@ -6,12 +6,19 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
-from ..errors import ArtifactError, OutputError, UnknownArtifactError
+from ..errors import (
+    ArtifactError,
+    BrokenSealError,
+    ModelHashError,
+    OutputError,
+    UnknownArtifactError,
+)
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
 from .manifest import MANIFEST_NAME, Seal, compare_with_seal, sealed_files
@@ -49,6 +56,10 @@ class Deployment:
         What ``hash.txt`` says, None where there is none.
     seal : Seal, optional
         What the manifest says, and is so; None where there is none.
+    broken : BrokenSealError, optional
+        How the files differ from the manifest, if they do.
+    damaged : mapping of str to str
+        Of a deployment with a broken seal: names of the files that could not be read, and why.
     """
 
     directory: str
@@ -57,10 +68,16 @@ class Deployment:
     others: tuple[str, ...]
     stated: Record | None
     seal: Seal | None
+    broken: BrokenSealError | None = field(default=None, compare=False)
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(
-        cls, directory: str | os.PathLike[str], files: Mapping[str, str] | None = None
+        cls,
+        directory: str | os.PathLike[str],
+        files: Mapping[str, str] | None = None,
+        *,
+        take_broken: bool = False,
     ) -> Deployment:
         """Read the parts of a deployment, and compare its files with its manifest if it has one.
 
@@ -71,6 +88,9 @@ class Deployment:
         files : mapping of str to str, optional
             For each file its name below the directory and the path to read it by, a private copy
             for example; by default all files that are there.
+        take_broken : bool
+            Whether a deployment with a broken seal is read too, as far as that goes. Then
+            ``broken`` has to be looked at.
 
         Returns
         -------
@@ -90,12 +110,38 @@ class Deployment:
         """
         directory = os.fsdecode(directory)
         files = list_files(directory) if files is None else files
-        seal = compare_with_seal(directory, files) if MANIFEST_NAME in files else None
         own = (HASH_FILE_NAME, MANIFEST_NAME)
-        found = read_parts({name: path for name, path in files.items() if name not in own})
+        others = {name: path for name, path in files.items() if name not in own}
+        seal = None
+        try:
+            if MANIFEST_NAME in files:
+                seal = compare_with_seal(directory, files)
+        except BrokenSealError as error:
+            if not take_broken:
+                raise
+            return cls._read_broken(directory, files, others, error)
+        found = read_parts(others)
         check_complete(directory, found.parts)
         stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
         return cls(directory, files, found.parts, found.others, stated, seal)
+
+    @classmethod
+    def _read_broken(
+        cls,
+        directory: str,
+        files: Mapping[str, str],
+        others: Mapping[str, str],
+        error: BrokenSealError,
+    ) -> Deployment:
+        damaged: dict[str, str] = {}
+        found = read_parts(others, damaged)
+        stated = None
+        if HASH_FILE_NAME in files:
+            try:
+                stated = read_hash_file(files[HASH_FILE_NAME])
+            except ModelHashError as unreadable:
+                damaged[HASH_FILE_NAME] = str(unreadable)
+        return cls(directory, files, found.parts, found.others, stated, None, error, damaged)
 
     @property
     def record(self) -> Record | None:
@@ -130,6 +176,49 @@ class Deployment:
         sealed = self.sealed
         return tuple(p for p in self.parts if p.record is None and p.file in sealed)
 
+    @property
+    def beside_seal(self) -> tuple[str, ...]:
+        """Names of the files that the manifest, if there is one, does not list."""
+        return () if self.seal is None else self.seal.beside(self.files)
+
+    def covers(self, part: Part) -> tuple[str, ...]:
+        """Find what says which model a part is of.
+
+        Parameters
+        ----------
+        part : Part
+            One of the parts.
+
+        Returns
+        -------
+        covers : tuple of str
+            ``"record"`` and ``"seal"``, both, one or none.
+        """
+        of_itself = ("record",) if part.record is not None else ()
+        return (*of_itself, "seal") if part.file in self.sealed else of_itself
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what is in it, as JSON has it.
+
+        Returns
+        -------
+        fields : dict
+            Without its path.
+        """
+        return {
+            "parts": [
+                {
+                    "name": part.name,
+                    **part.artifact.to_dict(),
+                    "covered_by": list(self.covers(part)),
+                }
+                for part in self.parts
+            ],
+            "others": list(self.others),
+            "damaged": dict(self.damaged),
+            "stated": self.stated and self.stated.to_dict(),
+        }
+
     def only(self, role: Role) -> Part | None:
         """Find the one part of a role.
 
@@ -158,13 +247,15 @@ class Deployment:
         return found[0] if found else None
 
 
-def read(path: str | os.PathLike[str]) -> Artifact | Deployment:
+def read(path: str | os.PathLike[str], *, take_broken: bool = False) -> Artifact | Deployment:
     """Read whatever is at a path: one artifact, or a deployment in a directory or an archive.
 
     Parameters
     ----------
     path : str or os.PathLike
         The path.
+    take_broken : bool
+        As for :meth:`Deployment.read`.
 
     Returns
     -------
@@ -178,14 +269,21 @@ def read(path: str | os.PathLike[str]) -> Artifact | Deployment:
     """
     path = os.fsdecode(path)
     if os.path.isdir(path):
-        return Deployment.read(path)
+        return Deployment.read(path, take_broken=take_broken)
     try:
         return read_artifact(path)
     except UnknownArtifactError:
         with unpacked(path) as files:
             if files is None:
                 raise
-            return Deployment.read(path, files)
+            return Deployment.read(path, _from_their_top(files), take_broken=take_broken)
+
+
+def _from_their_top(files: Mapping[str, str]) -> Mapping[str, str]:
+    """Names from where the deployment begins in an archive of a directory, as tar makes it."""
+    while all("/" in name for name in files) and len({n.partition("/")[0] for n in files}) == 1:
+        files = {name.partition("/")[2]: path for name, path in files.items()}
+    return files
 
 
 def list_files(directory: str) -> dict[str, str]:

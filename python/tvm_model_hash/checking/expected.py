@@ -8,7 +8,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidHashError
+from ..errors import InvalidHashError, ModelHashError
 from ..files import open_regular
 from ..progress import hashing
 from ..record import RECORD_TAG, Record
@@ -45,6 +45,10 @@ class Expected:
     def __init__(self, given: onnx.ModelProto | Record | str | os.PathLike[str]) -> None:
         #: The path of the model's file, None for everything else that a model can be given as.
         self.path: str | None = None
+        #: The path of the file that the hash was read from, None for everything else.
+        self.hash_path: str | None = None
+        #: Why the model can't be read, once that was tried.
+        self.error: ModelHashError | None = None
         self._record: Record | None = None
         self._model: Any = None
         if isinstance(given, Record):
@@ -71,7 +75,11 @@ class Expected:
             return self._record
         from ..model.digest import model_record
 
-        return model_record(self._model if self.path is None else self.path)
+        try:
+            return model_record(self._model if self.path is None else self.path)
+        except ModelHashError as error:
+            self.error = error
+            raise
 
     def record_beside(self, found: Record | None) -> Record:
         """The identities to compare a record with; a model is not parsed if it is the same file.
@@ -145,5 +153,6 @@ class Expected:
         is_text = all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
         if is_text if head else not path.endswith(".onnx"):
             self._record = read_hash_file(path)
+            self.hash_path = os.fsdecode(path)
         else:
             self.path = path

@@ -6,11 +6,12 @@ FORMAT.md states the manifest's format; ``sha256sum -c`` checks the files by it.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import re
 import stat
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,12 +24,14 @@ from ..errors import (
 )
 from ..files import FileState, file_sha256, locked, open_regular, replacing
 from ..record import Record
+from .hash_file import HASH_FILE_NAME
 from .parts import check_complete, disagreement, file_names, read_parts
 
 MANIFEST_NAME = "SHA256SUMS"
 
 _VERSION_LINE = "# tvm-model-hash seal/1"
 _NO_RECORD = "none"
+_IGNORE_LINE = re.compile(r"# ignore: (.*)\n")
 _LAST_LINE = "# sha256 of the lines above: "
 _FILE_LINES = re.compile(r"# ([0-9]{1,19}) bytes:\n([0-9a-f]{64})  (.+)\n")
 # What Windows takes for a device wherever it lies, with an ending too.
@@ -37,6 +40,9 @@ _DEVICE = re.compile(
 )
 # Far above what a deployment's manifest needs, so that another file isn't read as one.
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+# Each is compared with each file that is not listed.
+_MAX_PATTERNS = 64
+_MAX_PATTERN_LENGTH = 255
 
 
 class SealedFile(NamedTuple):
@@ -57,26 +63,66 @@ class Seal:
         The record that the artifacts in the directory carry, None where none carries one.
     files : tuple of SealedFile
         The files, sorted by name.
+    ignored : tuple of str
+        Patterns of the names that files may have which are not listed, sorted.
     """
 
     record: Record | None
     files: tuple[SealedFile, ...]
+    ignored: tuple[str, ...] = ()
+
+    def ignores(self, name: str) -> bool:
+        """Whether a file that is not listed may lie there, if it is no part of a deployment.
+
+        Parameters
+        ----------
+        name : str
+            Its name below the directory.
+
+        Returns
+        -------
+        ignores : bool
+        """
+        return name != HASH_FILE_NAME and any(
+            fnmatch.fnmatchcase(name, pattern) for pattern in self.ignored
+        )
+
+    def beside(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Find the files of a directory that are not listed, nor the manifest itself.
+
+        Parameters
+        ----------
+        names : iterable of str
+            The names of all files below the directory.
+
+        Returns
+        -------
+        names : tuple of str
+        """
+        listed = {MANIFEST_NAME, *(file.name for file in self.files)}
+        return tuple(name for name in names if name not in listed)
 
     def __str__(self) -> str:
         lines = [_VERSION_LINE, f"# record: {self.record or _NO_RECORD}"]
+        lines += [f"# ignore: {pattern}" for pattern in self.ignored]
         for name, size, sha256 in self.files:
             lines += [f"# {size} bytes:", f"{sha256}  {name}"]
         text = "".join(f"{line}\n" for line in lines)
         return f"{text}{_LAST_LINE}{_sha256_of(text)}\n"
 
 
-def seal(directory: str | os.PathLike[str]) -> str:
+def seal(directory: str | os.PathLike[str], ignore: Collection[str] = ()) -> str:
     """Write the manifest of a directory: ``SHA256SUMS``, which replaces the one there.
 
     Parameters
     ----------
     directory : str or os.PathLike
         The directory of a deployment; files in directories below it belong to it.
+    ignore : collection of str
+        Patterns, as of ``fnmatch.fnmatchcase``, of the names below the directory of files that are
+        not listed, and that may change, come and go: logs, what a file manager leaves. The
+        manifest has these patterns. What computes or holds weights, and ``hash.txt``, is never
+        ignored.
 
     Returns
     -------
@@ -88,7 +134,8 @@ def seal(directory: str | os.PathLike[str]) -> str:
     SealError
         If there is no such directory, no file in it, or something that a manifest can't list: a
         symbolic link, a device, a name that not every system takes as it is. Also if a file was
-        changed meanwhile.
+        changed meanwhile, if a pattern takes in what can't be ignored, or can't stand in a
+        manifest.
     HashConflictError
         If the parts in it are of different models, or not of one compilation.
     ArtifactError
@@ -98,12 +145,25 @@ def seal(directory: str | os.PathLike[str]) -> str:
         over a minute; the manifest that is there is unchanged.
     """
     directory = os.fsdecode(directory)
-    if not sealed_files(directory):
+    patterns = Seal(None, (), _checked_patterns(sorted({*ignore})))
+
+    def files_to_list() -> dict[str, str]:
+        files = sealed_files(directory)
+        return {name: path for name, path in files.items() if not patterns.ignores(name)}
+
+    if not files_to_list():
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
     with locked(directory):
-        files = sealed_files(directory)
+        files = files_to_list()
         before = _states(files)
-        parts = read_parts(files).parts
+        parts = read_parts(sealed_files(directory)).parts
+        for part in parts:
+            if patterns.ignores(part.file):
+                raise SealError(
+                    f"cannot seal {directory!r}: {part.file!r} is of the deployment "
+                    f"({part.artifact.kind}), and a pattern of what is to be ignored takes it in. "
+                    "What runs or holds weights is never ignored: give a narrower pattern"
+                )
         if parts:
             check_complete(directory, parts)
         records = {part.name: part.record for part in parts}
@@ -111,7 +171,7 @@ def seal(directory: str | os.PathLike[str]) -> str:
         if different:
             raise HashConflictError(f"cannot seal {directory!r}: {different}")
         sealed = tuple(_sealed_file(path, name) for name, path in files.items())
-        after = _states(sealed_files(directory))
+        after = _states(files_to_list())
         if after != before:
             names = sorted({name for name, _ in before.items() ^ after.items()})
             raise SealError(
@@ -122,7 +182,7 @@ def seal(directory: str | os.PathLike[str]) -> str:
         _check_replaceable(path)
         with replacing(path) as file:
             record = next((record for record in records.values() if record is not None), None)
-            file.write(str(Seal(record, sealed)).encode())
+            file.write(str(Seal(record, sealed, patterns.ignored)).encode())
     return path
 
 
@@ -156,15 +216,19 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise _malformed(path, f"it is not UTF-8 ({error})") from error
+        malformed = _malformed(path, f"it is not UTF-8 ({error})")
+        if data.startswith(f"{_VERSION_LINE}\n".encode()):
+            raise BrokenSealError(str(malformed), changed=(MANIFEST_NAME,)) from error
+        raise malformed from error
     if not text.startswith(_VERSION_LINE + "\n"):
         found = text.partition("\n")[0][:100]
         raise _malformed(path, f"it begins with {found!r}, expected {_VERSION_LINE!r}")
     body, last, digest = text.rpartition(_LAST_LINE)
     if not last or digest != _sha256_of(body) + "\n":
-        raise _malformed(
+        altered = _malformed(
             path, f"its last line is not {_LAST_LINE + _sha256_of(body)!r}: it was altered or cut"
         )
+        raise BrokenSealError(str(altered), changed=(MANIFEST_NAME,))
     try:
         found_seal = _parse(body)
     except ModelHashError as error:
@@ -174,7 +238,7 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     return found_seal
 
 
-def verify_seal(directory: str | os.PathLike[str]) -> Seal:
+def verify_seal(directory: str | os.PathLike[str], strict: bool = False) -> Seal:
     """Check that the files of a directory are the ones that its manifest lists.
 
     A file beside them that is no part of a deployment (a note, what a file manager leaves) is not
@@ -184,6 +248,9 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
     ----------
     directory : str or os.PathLike
         The directory.
+    strict : bool
+        Whether any file beside the listed ones breaks the seal that the manifest does not say to
+        ignore.
 
     Returns
     -------
@@ -193,14 +260,46 @@ def verify_seal(directory: str | os.PathLike[str]) -> Seal:
     Raises
     ------
     BrokenSealError
-        If files are missing or changed, or there are further parts; it has their names.
+        If files are missing or changed, there are further parts, or the manifest itself was
+        altered or cut; it has their names.
     SealError
-        If there is no manifest, or it was altered.
+        If there is no manifest, or it is not one that :func:`seal` wrote.
     ArtifactError
         If a file can't be read.
     """
     directory = os.fsdecode(directory)
-    return compare_with_seal(directory, sealed_files(directory))
+    files = sealed_files(directory)
+    found = compare_with_seal(directory, files)
+    if strict:
+        require_nothing_beside(directory, found, files)
+    return found
+
+
+def require_nothing_beside(directory: str, seal_: Seal, files: Iterable[str]) -> None:
+    """Check that nothing lies in a directory but what its manifest lists, or says to ignore.
+
+    Parameters
+    ----------
+    directory : str
+        The directory, for messages.
+    seal_ : Seal
+        What the manifest says.
+    files : iterable of str
+        The names of all files below the directory.
+
+    Raises
+    ------
+    BrokenSealError
+        If there is anything else; it has the names.
+    """
+    extra = tuple(name for name in seal_.beside(files) if not seal_.ignores(name))
+    if extra:
+        named = ", ".join(map(repr, extra[:3])) + (", ..." if len(extra) > 3 else "")
+        raise BrokenSealError(
+            f"in {directory!r} lies what the manifest neither lists nor says to ignore: {named}. "
+            "Remove it, or seal the directory again, with a pattern of what is to be ignored",
+            extra=extra,
+        )
 
 
 def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
@@ -258,12 +357,10 @@ def _further_parts(
     further = {name for name in files if name not in listed and name != MANIFEST_NAME}
     if not further:
         return ()
-    try:
-        return tuple(part.name for part in read_parts(files).parts if part.name in further)
-    except ModelHashError:
-        if is_broken:  # what was changed may be unreadable for that
-            return ()
-        raise
+    # What was changed may be unreadable for that.
+    damaged: dict[str, str] | None = {} if is_broken else None
+    parts = {part.name for part in read_parts(files, damaged).parts}
+    return tuple(name for name in files if name in further & (parts | (damaged or {}).keys()))
 
 
 def _check_replaceable(path: str) -> None:
@@ -286,6 +383,12 @@ def _parse(body: str) -> Seal:
     record = None if match[1] == _NO_RECORD else Record.parse(match[1])
     files = []
     position = match.end()
+    patterns = []
+    while ignored := _IGNORE_LINE.match(body, position):
+        patterns.append(ignored[1])
+        position = ignored.end()
+    if patterns != sorted({*_checked_patterns(patterns)}):
+        raise SealError("its patterns are not sorted, or one stands twice")
     while position < len(body):
         lines = _FILE_LINES.match(body, position)
         if not lines:
@@ -299,7 +402,26 @@ def _parse(body: str) -> Seal:
     names = [file.name for file in files]
     if names != sorted(set(names)):
         raise SealError("its files are not sorted, or one is listed twice")
-    return Seal(record, tuple(files))
+    return Seal(record, tuple(files), tuple(patterns))
+
+
+def _checked_patterns(patterns: Collection[str]) -> tuple[str, ...]:
+    if len(patterns) > _MAX_PATTERNS:
+        raise SealError(
+            f"{len(patterns)} patterns to ignore, more than the limit of {_MAX_PATTERNS}"
+        )
+    for pattern in patterns:
+        try:
+            pattern.encode()
+            fits = 0 < len(pattern) <= _MAX_PATTERN_LENGTH
+        except UnicodeEncodeError:
+            fits = False
+        if not fits or any(character < " " or character == "\x7f" for character in pattern):
+            raise SealError(
+                f"the pattern {pattern!r} cannot stand in a manifest: expected 1 to "
+                f"{_MAX_PATTERN_LENGTH} characters of UTF-8, none of them a control character"
+            )
+    return tuple(patterns)
 
 
 def _states(files: Mapping[str, str]) -> dict[str, FileState]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
-from ..errors import ArtifactError, UnknownArtifactError
+from ..errors import ArtifactError, ModelHashError, UnknownArtifactError
 from ..files import is_temporary, mode_of
 from ..record import DIGEST_KEYS, Record, conflict
 from .package import is_archive, unpacked
@@ -107,13 +107,15 @@ def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
             yield below + entry, modes[entry]
 
 
-def read_parts(files: Mapping[str, str]) -> Parts:
+def read_parts(files: Mapping[str, str], damaged: dict[str, str] | None = None) -> Parts:
     """Read what files are, and tell the parts of a deployment from others.
 
     Parameters
     ----------
     files : mapping of str to str
         For each file its name, for messages, and the path to read it by.
+    damaged : dict of str to str, optional
+        Where to put, by their names, why files can't be read; by default that is an error.
 
     Returns
     -------
@@ -126,13 +128,20 @@ def read_parts(files: Mapping[str, str]) -> Parts:
     RecordError
         If a record is malformed.
     """
-    found = {name: _read_file(name, path) for name, path in files.items()}
+    found = {}
+    for name, path in files.items():
+        try:
+            found[name] = _read_file(name, path)
+        except ModelHashError as error:
+            if damaged is None:
+                raise
+            damaged[name] = str(error)
     groups = [group for groups in found.values() for group in groups]
     artifacts = [part.artifact for group in groups for part in group]
     wanted = {name for artifact in artifacts for name in tensors_of(artifact)}
     needs = [artifact.needs for artifact in artifacts if artifact.needs]
     parts: dict[str, Part] = {}
-    others = {name for name in files if not found[name]}
+    others = {name for name, groups_in_it in found.items() if not groups_in_it}
     for first, *further in groups:
         artifact = first.artifact
         # Any array file has tensors. Those of a sample input are nobody's weights.

@@ -15,6 +15,8 @@ from ..record import Record
 from . import deployment
 from .deployment import Deployment
 from .expected import Expected
+from .manifest import MANIFEST_NAME, require_nothing_beside
+from .no_record import why_no_record, why_not_known
 
 if TYPE_CHECKING:
     import onnx
@@ -31,6 +33,15 @@ class Status(str, enum.Enum):
     MISMATCH = "mismatch"
     #: The artifact, or one of its parts, does not say which model it is of.
     NO_RECORD = "no_record"
+    #: The files are not the ones that were sealed.
+    BROKEN_SEAL = "broken_seal"
+    #: A seal was demanded, and there is none. But for that it would be a match, or equivalent.
+    NOT_SEALED = "not_sealed"
+
+    @property
+    def label(self) -> str:
+        """What it is called in a text."""
+        return self.value.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -41,21 +52,37 @@ class Verdict:
     ----------
     status : Status
         How artifact and model compare.
-    expected : Record
-        The identities of the model; of a bare hash, just that.
+    expected : Record, optional
+        The identities of the model; of a bare hash, just that. None where no model is expected, as
+        in :func:`check_consistent`.
     found : Record, optional
         The record of the artifact, None where there is none.
     reason : str
         One sentence that says what is equal, or what differs.
     deployment : Deployment, optional
         The parts that were looked at, of a directory that could be read.
+    remarks : tuple of str
+        What else there is to know, a sentence each: what a match does not cover, for example.
+    missing, extra, changed : tuple of str
+        Of a broken seal: names of the files that are missing, that are not listed and may not be
+        there, and that have another content.
     """
 
     status: Status
-    expected: Record
+    expected: Record | None
     found: Record | None
     reason: str
     deployment: Deployment | None = None
+    remarks: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        return f"{self.status.label}: {self.reason}"
 
     @property
     def sealed(self) -> bool:
@@ -69,6 +96,31 @@ class Verdict:
     def ok(self) -> bool:
         """Whether the artifact computes what the model does: match or equivalent."""
         return self.status in (Status.MATCH, Status.EQUIVALENT)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it; docs/json.md describes that.
+
+        Returns
+        -------
+        fields : dict
+            Of strings, numbers, lists and further ones of these. ``parts`` and what belongs to them
+            are None where it is not of a deployment.
+        """
+        deployment = dict.fromkeys(("parts", "others", "damaged", "stated"))
+        if self.deployment is not None:
+            deployment = self.deployment.to_dict()
+        return {
+            "status": self.status.value,
+            "reason": self.reason,
+            "expected": self.expected and self.expected.to_dict(),
+            "found": self.found and self.found.to_dict(),
+            "sealed": self.sealed,
+            **deployment,
+            "missing": list(self.missing),
+            "extra": list(self.extra),
+            "changed": list(self.changed),
+            "remarks": list(self.remarks),
+        }
 
     def require(self, exact: bool = False) -> Verdict:
         """Raise an error unless the artifact is of the model.
@@ -104,15 +156,19 @@ class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users 
 
     def __init__(self, verdict: Verdict) -> None:
         message = verdict.reason
-        if verdict.found is None or verdict.found.model != verdict.expected.model:
-            found = "no record" if verdict.found is None else f"model {verdict.found.model}"
-            message += f": expected model {verdict.expected.model}, found {found}"
+        expected, found = verdict.expected, verdict.found
+        if expected is not None and (found is None or found.model != expected.model):
+            text = "no record" if found is None else f"model {found.model}"
+            message += f": expected model {expected.model}, found {text}"
         super().__init__(message)
         self.verdict = verdict
 
 
 def check(
-    model_or_hash: onnx.ModelProto | Record | str | os.PathLike[str], artifact: Any
+    model_or_hash: onnx.ModelProto | Record | Expected | str | os.PathLike[str],
+    artifact: Any,
+    *,
+    sealed: bool = False,
 ) -> Verdict:
     """Check an artifact against a model.
 
@@ -120,14 +176,18 @@ def check(
 
     Parameters
     ----------
-    model_or_hash : onnx.ModelProto, Record, str or os.PathLike
+    model_or_hash : onnx.ModelProto, Record, Expected, str or os.PathLike
         The model: an ``onnx.ModelProto``, the path of an ONNX file or of a ``hash.txt``, a model
         hash of 64 hexadecimal digits, or a record. An ONNX file without external data is parsed
         only if the hash of its bytes is not the one in the artifact; then the hash of its
-        serialized form counts.
+        serialized form counts. An :class:`~tvm_model_hash.checking.expected.Expected` of one of
+        these has it read once for several checks.
     artifact : str, os.PathLike, Executable, VirtualMachine or tvm.runtime.Module
         The path of a file that TVM wrote, or of a directory with a deployment; or what was loaded
         from them.
+    sealed : bool
+        Whether a seal is demanded, and that nothing lies beside the files that it lists but what it
+        says to ignore.
 
     Returns
     -------
@@ -144,27 +204,128 @@ def check(
     ModelHashError
         If the model cannot be read or digested.
     """
-    expected = Expected(model_or_hash)
-    try:
-        found = read(artifact)
-    except BrokenSealError as error:
-        return Verdict(Status.MISMATCH, expected.record, None, str(error))
-    if found.disagreement:
-        verdict = Verdict(
-            Status.MISMATCH, expected.record_beside(found.record), found.record, found.disagreement
-        )
+    expected = model_or_hash if isinstance(model_or_hash, Expected) else Expected(model_or_hash)
+    found = read(artifact)
+    if found.broken or found.disagreement:
+        verdict = _worse_than_any_model(found, expected.record_beside(found.record))
     else:
         verdict = compare(expected.record_beside(found.record), found.record)
         if verdict.status is Status.MATCH:
             verdict = _match(expected, verdict, found)
         elif verdict.status is Status.MISMATCH:
             verdict = replace(verdict, reason=_difference(expected, verdict, found))
-        if verdict.ok and found.unknown:
-            verdict = replace(verdict, status=Status.NO_RECORD, reason=found.unknown)
-    return replace(verdict, deployment=found.deployment)
+        elif found.why_no_record:
+            verdict = replace(verdict, reason=f"{verdict.reason}: {found.why_no_record}")
+    verdict = _complete(verdict, found, artifact, sealed)
+    if expected.hash_path and _lies_in(expected.hash_path, artifact):
+        remark = (
+            f"{expected.hash_path!r} lies in {os.fsdecode(artifact)!r} itself: this compares the "
+            "deployment with what it says of itself, not with a model that you know"
+        )
+        verdict = replace(verdict, remarks=(remark, *verdict.remarks))
+    return verdict
 
 
-def compare(expected: Record, found: Record | None) -> Verdict:
+def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
+    """Check that an artifact is of one model, whichever that is, and its parts belong together.
+
+    Parameters
+    ----------
+    artifact, sealed
+        As in :func:`check`.
+
+    Returns
+    -------
+    verdict : Verdict
+        It expects no model. A match says that every part is of one model and compilation; which
+        model, ``found`` says.
+
+    Raises
+    ------
+    ArtifactError
+        If the artifact cannot be read, or is no artifact.
+    """
+    found = read(artifact)
+    if found.broken or found.disagreement:
+        verdict = _worse_than_any_model(found, None)
+    elif found.record is None:
+        verdict = compare(None, None)
+        if found.why_no_record:
+            verdict = replace(verdict, reason=f"{verdict.reason}: {found.why_no_record}")
+    else:
+        verdict = Verdict(
+            Status.MATCH, None, found.record, f"all of it is of model {found.record.model}"
+        )
+    return _complete(verdict, found, artifact, sealed)
+
+
+def _worse_than_any_model(found: Found, expected: Record | None) -> Verdict:
+    """The verdict where no model could be the right one."""
+    broken = found.broken
+    if broken is None:
+        reason = found.disagreement or ""
+        return Verdict(Status.MISMATCH, expected, found.record, reason)
+    return Verdict(
+        Status.BROKEN_SEAL,
+        expected,
+        found.record,
+        str(broken),
+        missing=broken.missing,
+        extra=broken.extra,
+        changed=broken.changed,
+    )
+
+
+def _complete(verdict: Verdict, found: Found, artifact: Any, sealed: bool) -> Verdict:
+    """Say what does not depend on the model: what nothing is known of, and what the seal covers."""
+    verdict = replace(verdict, deployment=found.deployment)
+    if verdict.ok and found.unknown:
+        verdict = replace(verdict, status=Status.NO_RECORD, reason=found.unknown)
+    if not verdict.ok:
+        return verdict
+    if sealed:
+        verdict = _with_a_seal(verdict, artifact)
+    if verdict.ok and isinstance(artifact, (str, os.PathLike)):
+        verdict = replace(verdict, remarks=_scope(verdict))
+    return verdict
+
+
+def _with_a_seal(verdict: Verdict, artifact: Any) -> Verdict:
+    deployment = verdict.deployment
+    if deployment is None or deployment.seal is None:
+        found = "it is no directory" if deployment is None else f"it has no {MANIFEST_NAME}"
+        reason = f"a seal is demanded, and {found}. 'seal' writes one into a directory"
+        return replace(verdict, status=Status.NOT_SEALED, reason=f"{verdict.reason}; but {reason}")
+    try:
+        require_nothing_beside(deployment.directory, deployment.seal, deployment.files)
+    except BrokenSealError as error:
+        return replace(verdict, status=Status.BROKEN_SEAL, reason=str(error), extra=error.extra)
+    return verdict
+
+
+def _scope(verdict: Verdict) -> tuple[str, ...]:
+    """What a match does not cover."""
+    deployment = verdict.deployment
+    if deployment is None or deployment.seal is None:
+        return ("not sealed: whose the files are was checked, not their contents bit by bit",)
+    beside = deployment.beside_seal
+    ignored = [name for name in beside if deployment.seal.ignores(name)]
+    remarks = [f"not covered by the seal: {name}" for name in beside if name not in ignored]
+    if ignored:
+        count = "1 file" if len(ignored) == 1 else f"{len(ignored)} files"
+        patterns = ", ".join(deployment.seal.ignored)
+        remarks.append(f"not covered by the seal, as it says itself: {count} ({patterns})")
+    return tuple(remarks)
+
+
+def _lies_in(path: str, artifact: Any) -> bool:
+    if not isinstance(artifact, (str, os.PathLike)):
+        return False
+    whole, inner = os.path.realpath(os.fsdecode(artifact)), os.path.realpath(path)
+    return inner == whole or inner.startswith(os.path.join(whole, ""))
+
+
+def compare(expected: Record | None, found: Record | None) -> Verdict:
     """Compare the identities of a model with a record.
 
     Parameters
@@ -178,7 +339,7 @@ def compare(expected: Record, found: Record | None) -> Verdict:
     -------
     verdict : Verdict
     """
-    if found is None:
+    if found is None or expected is None:
         status, reason = Status.NO_RECORD, "the artifact carries no record of its model"
     elif found.model == expected.model:
         status, reason = Status.MATCH, "same model"
@@ -214,6 +375,10 @@ class Found:
         One sentence, if nothing says which model a part is of.
     deployment : Deployment, optional
         The parts, of a directory.
+    why_no_record : str, optional
+        If there is no record, why, and what to do, where that can be known.
+    broken : BrokenSealError, optional
+        If the files are not the ones that were sealed, which.
     """
 
     record: Record | None
@@ -221,6 +386,8 @@ class Found:
     disagreement: str | None = None
     unknown: str | None = None
     deployment: Deployment | None = None
+    why_no_record: str | None = None
+    broken: BrokenSealError | None = None
 
 
 @functools.singledispatch
@@ -251,7 +418,7 @@ def read(artifact: Any) -> Found:
 @read.register(os.PathLike)
 def read_path(path: str | os.PathLike[str]) -> Found:
     """Read a file, or the deployment in a directory."""
-    artifact = deployment.read(path)
+    artifact = deployment.read(path, take_broken=True)
     if isinstance(artifact, Deployment):
         return read_deployment(artifact)
     needs = ["the kernels of a library"] * artifact.needs_kernels
@@ -264,26 +431,33 @@ def read_path(path: str | os.PathLike[str]) -> Found:
             f"{os.fspath(path)!r} is of this model, but needs {' and '.join(needs)}, of which "
             "nothing is known here: check the directory that they are in together"
         )
-    return Found(artifact.record, lambda: artifact.inputs, unknown=unknown)
+    why = None if artifact.record else why_no_record(artifact)
+    return Found(artifact.record, lambda: artifact.inputs, unknown=unknown, why_no_record=why)
 
 
 @read.register
 def read_deployment(found: Deployment) -> Found:
     """Take what a check needs from a deployment."""
-    unknown = None
+    unknown = why = None
     if found.unknown:
         named = ", ".join(f"{part.name!r} ({part.artifact.kind})" for part in found.unknown)
-        unknown = (
-            f"nothing says which model {named} is of. Compile again with get_hash=True; or, where "
-            "it is known, tag the part, or seal the directory with a part that carries a record"
-        )
-    executable = found.parts[0].artifact
-    return Found(found.record, lambda: executable.inputs, found.disagreement, unknown, found)
+        why = why_not_known(found)
+        unknown = f"nothing says which model {named} is of: {why}"
+    inputs = found.parts[0].artifact.inputs if found.parts else None
+    return Found(
+        found.record,
+        lambda: inputs,
+        found.disagreement,
+        unknown,
+        found,
+        why_no_record=why,
+        broken=found.broken,
+    )
 
 
 def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
     reason = verdict.reason
-    if expected.file_hash not in (None, verdict.expected.model):
+    if expected.file_hash not in (None, verdict.expected and verdict.expected.model):
         reason += ", once parsed: the file's own bytes have another hash"
     if found.deployment is not None and found.deployment.by_seal:
         named = ", ".join(repr(part.name) for part in found.deployment.by_seal)
@@ -293,7 +467,7 @@ def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
 
 def _difference(expected: Expected, verdict: Verdict, found: Found) -> str:
     # A sentence only if a model is at hand; the digests have found the difference already.
-    graphs = {verdict.expected.graph, verdict.found.graph if verdict.found else None}
+    graphs = {record and record.graph for record in (verdict.expected, verdict.found)}
     if len(graphs) == 1 or expected.interface is None:
         return verdict.reason
     names = found.names()

@@ -581,7 +581,8 @@ def test_a_sealed_deployment_is_checked_file_by_file(deployment):
     shutil.copy(deployment / "lib.so", deployment / "extra")
     os.unlink(deployment / "hash.txt")
     verdict = check(layer(), deployment)
-    assert verdict.status is Status.MISMATCH
+    assert verdict.status is Status.BROKEN_SEAL
+    assert (verdict.missing, verdict.extra, verdict.changed) == (("hash.txt",), ("extra",), ())
     assert "'hash.txt' is missing" in verdict.reason
     assert "'extra' is not in the manifest" in verdict.reason
     assert "notes" not in verdict.reason

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tvm_model_hash`` is the command."""
+
+import sys
+
+from .cli.command import main
+
+sys.exit(main())
