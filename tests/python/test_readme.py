@@ -12,6 +12,7 @@ from documents import follow
 from tvm_model_hash.activation import PATCHES
 
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def test_what_it_shows_with_relay_happens(tmp_path):
@@ -28,16 +29,21 @@ def test_every_command_is_one_of_those():
     assert others[0].startswith("model.onnx --->")
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]))
+@pytest.mark.parametrize("path", DOCUMENTS)
 def test_links_lead_somewhere(path):
     """As they stand in the repository; those in the site are looked at when it is built."""
     targets = re.findall(r"[^\"]\]\((?!https:)([^)#\s]+)(?:#[^)]*)?\)", path.read_text())
     assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("target", re.findall(r"`make ([\w-]+)", README))
-def test_make_targets_exist(target):
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_what_is_to_be_made_and_installed_exists(path):
+    text, makefile = path.read_text(), (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?:`|^)make\s+([a-z][\w-]*)", text, re.MULTILINE)) - {"PYTHON"}
+    assert {t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)} == set()
+    extras = re.findall(r"pip install \"(?:tvm-model-hash|[.])\[(\w+)\]\"", text)
+    project = (ROOT / "pyproject.toml").read_text().partition("[dependency-groups]")[0]
+    assert {e for e in extras if not re.search(rf"^{e} = \[", project, re.MULTILINE)} == set()
 
 
 def test_the_list_of_patches_is_complete():
