@@ -6,12 +6,13 @@ This package, the core, never imports tvm. What it adds to TVM lies in ``python/
 """
 
 # Every interpreter of an environment imports this file at its start (see activation.py), so
-# the names below are imported when they are first used. A module must not have the name of what
-# is in it, or it would stand in its place.
+# the names below are imported when they are first used; type checkers read __init__.pyi. A module
+# must not have the name of what is in it, or it would stand in its place.
 _EXPORTS = {
     "Status": "checking.verdict",
     "Verdict": "checking.verdict",
     "check": "checking.verdict",
+    "check_consistent": "checking.verdict",
     "install": "activation",
     "is_installed": "activation",
     "uninstall": "activation",
@@ -40,6 +41,7 @@ _EXPORTS = {
     "ModelFileError": "errors",
     "ModelHashError": "errors",
     "ModelHashMismatch": "checking.verdict",
+    "ModelHashWarning": "errors",
     "ModelSerializationError": "errors",
     "ModelTypeError": "errors",
     "NoHashError": "errors",
@@ -53,14 +55,28 @@ __all__ = list(_EXPORTS)
 
 
 def __getattr__(name):
-    if name not in _EXPORTS:
+    if name not in _EXPORTS and name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    if name == "__version__":
+        value = _version()
+    else:
+        value = getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
     globals()[name] = value
     return value
 
 
+def _version():
+    from importlib import metadata
+
+    try:
+        return metadata.version("tvm-model-hash")
+    except metadata.PackageNotFoundError as error:
+        raise AttributeError(
+            f"the version of {__name__} is not known: it was not installed, but put on the path"
+        ) from error
+
+
 def __dir__():
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, "__version__"})

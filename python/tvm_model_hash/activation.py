@@ -119,13 +119,13 @@ _told = False  # it was said that this version of TVM is not tested
 _wanted = os.environ.get("TVM_MODEL_HASH") != "0"  # or what install and uninstall have said since
 
 
-def start():
+def start() -> None:
     """Activate, unless the environment variable ``TVM_MODEL_HASH`` is ``0``."""
     if _wanted:
         install()
 
 
-def install():
+def install() -> None:
     """Activate in this process.
 
     Modules of TVM that are imported already are patched now, the others when they are
@@ -140,7 +140,7 @@ def install():
     _patch_loaded()
 
 
-def uninstall():
+def uninstall() -> None:
     """Deactivate in this process: give TVM's modules back what they had.
 
     A ``from_onnx`` that was imported by name before keeps its keyword, and what was compiled
@@ -169,7 +169,7 @@ def uninstall():
     _faults.clear()
 
 
-def is_installed():
+def is_installed() -> bool:
     """Whether TVM's modules are patched in this process, or will be when they are imported.
 
     What another importer has loaded is patched first, where it was not yet.
@@ -192,7 +192,7 @@ def is_installed():
     )
 
 
-def require():
+def require() -> None:
     """Make sure that the TVM of this process does all that ``get_hash=True`` promises.
 
     Says once in a process that this version of TVM is not a tested one, where that is so. Does
@@ -215,17 +215,15 @@ def require():
         raise _unsupported(faults)
     if not _told and _version() not in RELAY_TVM_VERSIONS + RELAX_TVM_VERSIONS:
         _told = True
-        import warnings
+        from .warning import warn
 
-        warnings.warn(
+        warn(
             f"tvm-model-hash is not tested with TVM {_version()}. Everything that it needs is "
-            f"there; what it is tested with is TVM {_tested()}.",
-            RuntimeWarning,
-            stacklevel=4,
+            f"there; what it is tested with is TVM {_tested()}."
         )
 
 
-def is_hash_default():
+def is_hash_default() -> bool:
     """Whether ``from_onnx`` takes the hash where it is not told to, by ``TVM_MODEL_HASH=import``.
 
     Returns

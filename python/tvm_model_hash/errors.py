@@ -21,6 +21,10 @@ class ModelHashError(ValueError):
         return _made_again, (type(self), self.args, self.__dict__)
 
 
+class ModelHashWarning(RuntimeWarning):
+    """What a hash was asked for goes on without one, or with less than it could have."""
+
+
 class ModelTypeError(ModelHashError):
     """What was given as a model is not an ``onnx.ModelProto``."""
 

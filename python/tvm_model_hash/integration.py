@@ -8,7 +8,6 @@ import inspect
 import itertools
 import os
 import secrets
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +32,7 @@ from .errors import (
 from .files import new_directory
 from .model.digest import model_hash, model_record
 from .record import Record, conflict
+from .warning import warn
 
 if TYPE_CHECKING:
     import onnx
@@ -156,11 +156,7 @@ def record_of_import(model: onnx.ModelProto) -> Record:
         return model_record(model)
     except InvalidModelError as error:
         # Whether such a model can be imported is for the importer to say. Its hash is defined.
-        warnings.warn(
-            f"the record has the model's hash alone, and no digests of graph and weights: {error}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        warn(f"the record has the model's hash alone, and no digests of graph and weights: {error}")
         return Record(model_hash(model))
 
 
@@ -180,6 +176,8 @@ def document_get_hash(
     """
     signature = inspect.signature(original)
     keyword = inspect.Parameter("get_hash", inspect.Parameter.KEYWORD_ONLY, default=None)
+    if signature.return_annotation is not signature.empty:
+        keyword = keyword.replace(annotation=bool | None)  # as the others have one
     shown: Any = importer
     shown.__signature__ = signature.replace(parameters=[*signature.parameters.values(), keyword])
     parameters, returns, rest = (original.__doc__ or "").partition("\n    Returns\n")

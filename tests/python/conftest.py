@@ -114,10 +114,10 @@ def servers():
             process.wait(timeout=60)
 
 
-def on_a_terminal(command, directory, **env):
+def on_a_terminal(command, directory, columns=80, **env):
     """Run a command on a terminal, and give what it shows there."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     with subprocess.Popen(
         command, cwd=directory, env={**os.environ, **env}, stdout=slave, stderr=slave
     ) as process:

@@ -48,7 +48,7 @@ def test_show_names_kind_container_and_platform(built, capsys):
         assert shown.startswith(f"{path}: {kind} in a {container}, {platform}, ")
         assert f"model    {built.record.model}\n" in shown
         assert main(["show", "--json", str(path)]) == 0
-        fields = json.loads(capsys.readouterr().out)
+        [fields] = json.loads(capsys.readouterr().out)["results"]
         assert (fields["kind"], fields["container"]) == (kind, container)
         assert fields["platform"] == platform
         assert fields["role"] == ("kernels" if "kernel" in kind else "executable")

@@ -169,7 +169,9 @@ def test_check(artifact, directory, record):
     done(
         run("check", "0" * 64, artifact, cwd=directory),
         "mismatch: other model, as far as a hash alone tells\n"
-        f"expected  {'0' * 64}\nfound     {record.model}\n",
+        f"expected  {'0' * 64}\nfound     {record.model}\n"
+        "if this hash is sha256sum of a model with external data: that is not the model's hash, "
+        "which covers the data too; check with the model's file\n",
         1,
     )
     done(run("check", record.model.upper(), artifact, cwd=directory), match)

@@ -189,8 +189,7 @@ def test_several_have_a_line_each_and_a_summary(directory, capsys):
         "match        sealed: same model\n"
         "mismatch     tuned: same graph, other weights\n"
         "error        missing: cannot read 'missing': No such file or directory\n"
-        "match        open: same model; not sealed: whose the files are was checked, not their "
-        "contents bit by bit\n"
+        "match        open: same model; not sealed\n"
         "4 artifacts: 2 match, 1 mismatch, 1 error\n",
         "",
     )

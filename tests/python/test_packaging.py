@@ -84,6 +84,7 @@ def test_the_wheel_holds_nothing_under_tvm(sources):
         for path in (ROOT / "python/tvm").rglob("*.py")
     }
     assert "tvm_model_hash/lib/libtvm_model_hash.so" in names
+    assert {"tvm_model_hash/py.typed", "tvm_model_hash/__init__.pyi"} <= {*names}
     # Not the time of the build, which would make each wheel another.
     assert len({file.date_time for file in zipfile.ZipFile(wheel).infolist()}) == 1
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Progress: on a terminal, for what takes over a second, and nowhere else."""
 
+import re
 import subprocess
 import sys
 
@@ -43,3 +44,33 @@ def test_no_bar_and_no_import_where_there_is_no_terminal():
         stderr=subprocess.STDOUT,
     )
     assert result.stdout == "False\n"
+
+
+# Sizes and times as of a large model: half of it in the time before there is an estimate.
+LONG = """
+import time
+from tvm_model_hash.progress import hashing
+with hashing(3 << 30, "model_weights_of_a_large_network\\x1b[2J.onnx_data") as progress:
+    progress.update(1 << 20)
+    time.sleep(1)
+    for _ in range(26):
+        progress.update(50 << 20)
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(("columns", "has_bar"), [(40, False), (80, True)])
+def test_a_bar_fits_the_terminal_and_does_not_guess(columns, has_bar, tmp_path):
+    shown = on_a_terminal([sys.executable, "-c", LONG], tmp_path, columns=columns)
+    assert "\x1b" not in shown
+    states = [state for state in shown.split("\r") if "%" in state]
+    assert len(states) > 5
+    assert max(map(len, states)) < columns
+    assert all(("|" in state) == has_bar for state in states)
+    assert all("/3.22G" in state for state in states)
+    assert states[0].startswith("model_")
+    # The first piece took a second; by that it would be an hour.
+    estimates = re.findall(r"\d\d:\d\d", shown)
+    assert "?" in states[0]
+    assert estimates
+    assert all(minutes.startswith("00:0") for minutes in estimates)

@@ -86,25 +86,39 @@ def set_record(mod, record):
     Returns
     -------
     mod : tvm.IRModule or tvm.ir.BaseFunc
-        The copy. With Relax, each of a module's functions has the record too, because passes
-        that make a new module (``detach_params``) keep the attributes of functions only.
+        The copy. A module's functions have the record too, because passes that make a new module
+        (``detach_params``, ``AnnotateSpans``) keep the attributes of functions only, and because
+        ``relay.build`` takes a function without its module: of Relax all of them, of Relay
+        ``main``, which is the model's own.
     """
-    attrs = {MODEL_HASH_ATTR: record.model, RECORD_ATTR: str(record)}
-    mod = mod.with_attrs(attrs)
-    if ENGINE is Engine.RELAX and isinstance(mod, IRModule):
+    copy = _with_record(mod, record)
+    if isinstance(mod, IRModule):
+        for variable, function in mod.functions.items():
+            if _takes_record(variable, function):
+                copy.update_func(variable, _with_record(function, record))
+    return copy
+
+
+def _with_record(node, record):
+    # One by one: with_attrs knows no function of Relay.
+    return node.with_attr(MODEL_HASH_ATTR, record.model).with_attr(RECORD_ATTR, str(record))
+
+
+def _takes_record(variable, function):
+    if ENGINE is Engine.RELAX:
         from ..relax import Function
 
-        for variable, function in mod.functions.items():
-            if isinstance(function, Function):
-                mod[variable] = function.with_attrs(attrs)
-    return mod
+        return isinstance(function, Function)
+    from ..relay import Function
+
+    return isinstance(function, Function) and variable.name_hint == "main"
 
 
 def copy_hash(source, target):
     """Carry a model's hash over to another module, for a pass that drops attributes.
 
-    Most passes keep a module's attributes. ``AnnotateSpans``, ``IRModule.from_expr`` and
-    printing and parsing a module as text do not.
+    Most passes keep the attributes of the module or those of its function ``main``, and one is
+    enough. Whoever makes a new function of the body of another one has to carry the hash over.
 
     Parameters
     ----------
@@ -133,7 +147,9 @@ def copy_hash(source, target):
 
         from tvm.ir.module_hash import copy_hash
 
-        annotated = copy_hash(mod, relay.transform.AnnotateSpans()(mod))
+        main = mod["main"]
+        changed = tvm.IRModule.from_expr(relay.Function(main.params, change(main.body)))
+        changed = copy_hash(mod, changed)
     """
     record, present = get_record(source), get_record(target)
     if record is None:

@@ -3,10 +3,10 @@
 
 import functools
 import inspect
-import warnings
 
 from tvm_model_hash.artifact.graph_json import graph_with_record
 from tvm_model_hash.integration import check_params, new_build
+from tvm_model_hash.warning import warn
 
 from ..ir.module_hash import get_record
 from ..runtime.library_hash import import_record
@@ -24,13 +24,11 @@ def build(self, mod, *args, **kwargs):
     params = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments.get("params")
     check_params(record, params)
     if record is None and getattr(params, "record", None) is not None:
-        # relay.build makes a module of a bare function, which has no such attribute.
-        warnings.warn(
+        # A function that was made anew has no such attribute.
+        warn(
             "the parameters know their model, and what they are compiled with does not: nothing "
             "that is compiled gets a hash. Compile the module that from_onnx(..., get_hash=True) "
-            "returned, or carry its hash over with tvm.ir.module_hash.copy_hash",
-            RuntimeWarning,
-            stacklevel=3,
+            "returned, or carry its hash over with tvm.ir.module_hash.copy_hash"
         )
     graph, library, weights = _build(self, mod, *args, **kwargs)
     if record is not None:

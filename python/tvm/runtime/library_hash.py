@@ -9,7 +9,6 @@ to a file of any kind, load it in a runtime that knows nothing of it.
 import functools
 import os
 import tempfile
-import warnings
 
 from tvm_model_hash.artifact.record_module import (
     RECORD_FUNCTION,
@@ -25,6 +24,7 @@ from tvm_model_hash.artifact.record_module import (
 from tvm_model_hash.errors import ArtifactError, DuplicateRecordError
 from tvm_model_hash.integration import check_hash, get_hash  # noqa: F401 (for a bare module)
 from tvm_model_hash.record import Record, conflict
+from tvm_model_hash.warning import warn
 
 from .module import Module, load_module
 
@@ -176,12 +176,10 @@ def import_record(module, record, names=()):
         place, made = compiled["c"], _c_module(data)
     else:
         if get_library_record(module) != record:
-            warnings.warn(
+            warn(
                 "the compiled code gets no record of its model, and no check of it will pass: it "
                 f"has modules of the kinds {', '.join(compiled)}, and a record is put beside code "
-                "that TVM compiled with LLVM or to C",
-                RuntimeWarning,
-                stacklevel=3,
+                "that TVM compiled with LLVM or to C"
             )
         return
     place.import_module(made)

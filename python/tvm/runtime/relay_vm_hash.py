@@ -10,7 +10,6 @@ import ctypes
 import functools
 import os
 import struct
-import warnings
 from contextlib import contextmanager
 
 from tvm._ffi import get_global_func
@@ -35,6 +34,7 @@ from tvm_model_hash.integration import (
     save_hash,
 )
 from tvm_model_hash.record import conflict
+from tvm_model_hash.warning import warn
 
 from .library_hash import (
     get_function,
@@ -503,12 +503,10 @@ def _writer():
             # TVM's own library is loaded with global symbols, which this one refers to.
             ctypes.CDLL(path)
         except OSError as error:
-            warnings.warn(
+            warn(
                 f"{path} does not fit the running TVM ({error}), and executables are rewritten in "
                 "Python instead, which takes a copy in memory. Build it again for this TVM: "
-                f"{_BUILD}",
-                RuntimeWarning,
-                stacklevel=2,
+                f"{_BUILD}"
             )
             return None
     return get_global_func(_SET_RECORD)

@@ -78,6 +78,7 @@ class Deployment:
         files: Mapping[str, str] | None = None,
         *,
         take_broken: bool = False,
+        follow_links: bool = False,
     ) -> Deployment:
         """Read the parts of a deployment, and compare its files with its manifest if it has one.
 
@@ -91,6 +92,8 @@ class Deployment:
         take_broken : bool
             Whether a deployment with a broken seal is read too, as far as that goes. Then
             ``broken`` has to be looked at.
+        follow_links : bool
+            Whether a symbolic link to a file, wherever that lies, stands for the file.
 
         Returns
         -------
@@ -109,13 +112,13 @@ class Deployment:
             If the manifest is not as it was written.
         """
         directory = os.fsdecode(directory)
-        files = list_files(directory) if files is None else files
+        files = list_files(directory, follow_links) if files is None else files
         own = (HASH_FILE_NAME, MANIFEST_NAME)
         others = {name: path for name, path in files.items() if name not in own}
         seal = None
         try:
             if MANIFEST_NAME in files:
-                seal = compare_with_seal(directory, files)
+                seal = compare_with_seal(directory, files, follow_links)
         except BrokenSealError as error:
             if not take_broken:
                 raise
@@ -247,14 +250,16 @@ class Deployment:
         return found[0] if found else None
 
 
-def read(path: str | os.PathLike[str], *, take_broken: bool = False) -> Artifact | Deployment:
+def read(
+    path: str | os.PathLike[str], *, take_broken: bool = False, follow_links: bool = False
+) -> Artifact | Deployment:
     """Read whatever is at a path: one artifact, or a deployment in a directory or an archive.
 
     Parameters
     ----------
     path : str or os.PathLike
         The path.
-    take_broken : bool
+    take_broken, follow_links : bool
         As for :meth:`Deployment.read`.
 
     Returns
@@ -269,7 +274,7 @@ def read(path: str | os.PathLike[str], *, take_broken: bool = False) -> Artifact
     """
     path = os.fsdecode(path)
     if os.path.isdir(path):
-        return Deployment.read(path, take_broken=take_broken)
+        return Deployment.read(path, take_broken=take_broken, follow_links=follow_links)
     try:
         return read_artifact(path)
     except UnknownArtifactError:
@@ -286,13 +291,15 @@ def _from_their_top(files: Mapping[str, str]) -> Mapping[str, str]:
     return files
 
 
-def list_files(directory: str) -> dict[str, str]:
+def list_files(directory: str, follow_links: bool = False) -> dict[str, str]:
     """List what may be read in a directory.
 
     Parameters
     ----------
     directory : str
         The directory.
+    follow_links : bool
+        Whether a symbolic link to a file stands for the file where that lies outside, too.
 
     Returns
     -------
@@ -306,15 +313,17 @@ def list_files(directory: str) -> dict[str, str]:
     SealError
         If it has a manifest, and something in it that a manifest can't list.
     """
-    if os.path.lexists(os.path.join(directory, MANIFEST_NAME)):
-        return {**sealed_files(directory), MANIFEST_NAME: os.path.join(directory, MANIFEST_NAME)}
+    manifest = os.path.join(directory, MANIFEST_NAME)
+    if os.path.lexists(manifest):
+        return {**sealed_files(directory, follow_links), MANIFEST_NAME: manifest}
     files = {}
     root = os.path.realpath(directory)
     for name, mode in file_names(directory):
         path = os.path.join(directory, name)
         if stat.S_ISLNK(mode):
             target = os.path.realpath(path)
-            if not target.startswith(os.path.join(root, "")):
+            is_inside = target.startswith(os.path.join(root, ""))
+            if not is_inside and not (follow_links and os.path.isfile(target)):
                 _refuse_parts_outside(name, path, target)
                 continue
             if not os.path.isfile(target):
@@ -369,5 +378,6 @@ def _refuse_parts_outside(name: str, path: str, target: str) -> None:
         return
     raise ArtifactError(
         f"{name!r} ({found}) is a symbolic link to {target!r}, outside of the directory: what is "
-        "there can change without the directory. Put what it leads to in its place"
+        "there can change without the directory. Put what it leads to in its place; or, where that "
+        "is a file, ask for links to be followed (--follow-links, follow_links=True)"
     )

@@ -114,14 +114,32 @@ class Expected:
         """
         if self._record is not None:
             return None
-        model = self._model
-        if self.path is not None:
-            from ..model.file import load_model
-
-            model = load_model(self.path).proto
+        model = self._model if self.path is None else self._proto
         weights = {tensor.name for tensor in model.graph.initializer}
         inputs = [value.name for value in model.graph.input if value.name not in weights]
         return inputs, weights
+
+    @property
+    def is_hash(self) -> bool:
+        """Whether nothing is known of the model but its hash."""
+        return self._record is not None and self._record.graph is None
+
+    @functools.cached_property
+    def has_external_data(self) -> bool:
+        """Whether the model is a file that has tensors in further files."""
+        if self.path is None or not self._file_facts[1]:
+            return False
+        from ..model.contents import tensors
+        from ..model.external import is_external
+
+        return any(map(is_external, tensors(self._proto)))
+
+    @functools.cached_property
+    def _proto(self) -> onnx.ModelProto:
+        from ..model.file import load_model
+
+        assert self.path is not None
+        return load_model(self.path).proto
 
     @functools.cached_property
     def _file_facts(self) -> tuple[str, bool]:

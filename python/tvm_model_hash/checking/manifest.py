@@ -111,7 +111,12 @@ class Seal:
         return f"{text}{_LAST_LINE}{_sha256_of(text)}\n"
 
 
-def seal(directory: str | os.PathLike[str], ignore: Collection[str] = ()) -> str:
+def seal(
+    directory: str | os.PathLike[str],
+    ignore: Collection[str] = (),
+    *,
+    follow_links: bool = False,
+) -> str:
     """Write the manifest of a directory: ``SHA256SUMS``, which replaces the one there.
 
     Parameters
@@ -123,6 +128,10 @@ def seal(directory: str | os.PathLike[str], ignore: Collection[str] = ()) -> str
         not listed, and that may change, come and go: logs, what a file manager leaves. The
         manifest has these patterns. What computes or holds weights, and ``hash.txt``, is never
         ignored.
+    follow_links : bool
+        Whether a symbolic link to a file, wherever that lies, is listed as the file would be, for
+        directories that a store has made of links. Who checks has to say the same; ``sha256sum -c``
+        always follows them.
 
     Returns
     -------
@@ -148,15 +157,15 @@ def seal(directory: str | os.PathLike[str], ignore: Collection[str] = ()) -> str
     patterns = Seal(None, (), _checked_patterns(sorted({*ignore})))
 
     def files_to_list() -> dict[str, str]:
-        files = sealed_files(directory)
+        files = sealed_files(directory, follow_links)
         return {name: path for name, path in files.items() if not patterns.ignores(name)}
 
     if not files_to_list():
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
     with locked(directory):
         files = files_to_list()
-        before = _states(files)
-        parts = read_parts(sealed_files(directory)).parts
+        before = _states(files, follow_links)
+        parts = read_parts(sealed_files(directory, follow_links)).parts
         for part in parts:
             if patterns.ignores(part.file):
                 raise SealError(
@@ -170,8 +179,11 @@ def seal(directory: str | os.PathLike[str], ignore: Collection[str] = ()) -> str
         different = disagreement(records, parts)
         if different:
             raise HashConflictError(f"cannot seal {directory!r}: {different}")
-        sealed = tuple(_sealed_file(path, name) for name, path in files.items())
-        after = _states(files_to_list())
+        sealed = tuple(
+            SealedFile(name, *file_sha256(path, follow_symlinks=follow_links))
+            for name, path in files.items()
+        )
+        after = _states(files_to_list(), follow_links)
         if after != before:
             names = sorted({name for name, _ in before.items() ^ after.items()})
             raise SealError(
@@ -238,7 +250,9 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     return found_seal
 
 
-def verify_seal(directory: str | os.PathLike[str], strict: bool = False) -> Seal:
+def verify_seal(
+    directory: str | os.PathLike[str], strict: bool = False, *, follow_links: bool = False
+) -> Seal:
     """Check that the files of a directory are the ones that its manifest lists.
 
     A file beside them that is no part of a deployment (a note, what a file manager leaves) is not
@@ -251,6 +265,9 @@ def verify_seal(directory: str | os.PathLike[str], strict: bool = False) -> Seal
     strict : bool
         Whether any file beside the listed ones breaks the seal that the manifest does not say to
         ignore.
+    follow_links : bool
+        Whether a symbolic link to a file, wherever that lies, stands for the file, the manifest's
+        own too. Else each link is an error.
 
     Returns
     -------
@@ -268,8 +285,8 @@ def verify_seal(directory: str | os.PathLike[str], strict: bool = False) -> Seal
         If a file can't be read.
     """
     directory = os.fsdecode(directory)
-    files = sealed_files(directory)
-    found = compare_with_seal(directory, files)
+    files = sealed_files(directory, follow_links)
+    found = compare_with_seal(directory, files, follow_links)
     if strict:
         require_nothing_beside(directory, found, files)
     return found
@@ -302,7 +319,7 @@ def require_nothing_beside(directory: str, seal_: Seal, files: Iterable[str]) ->
         )
 
 
-def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
+def compare_with_seal(directory: str, files: Mapping[str, str], follow_links: bool = False) -> Seal:
     """Check that files are the ones that the manifest of a directory lists.
 
     Parameters
@@ -311,6 +328,8 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
         The directory, for messages.
     files : mapping of str to str
         For each file below it its name, and the path to read it by.
+    follow_links : bool
+        As for :func:`verify_seal`.
 
     Returns
     -------
@@ -324,7 +343,7 @@ def compare_with_seal(directory: str, files: Mapping[str, str]) -> Seal:
     """
     path = os.path.join(directory, MANIFEST_NAME)
     copy = files.get(MANIFEST_NAME, path)  # who made a copy has looked at where it is from
-    found_seal = _read_manifest(copy, follow_symlinks=copy != path)
+    found_seal = _read_manifest(copy, follow_symlinks=follow_links or copy != path)
     listed = {file.name: file for file in found_seal.files}
     missing = tuple(name for name in listed if name not in files)
     differences = [f"{name!r} is missing" for name in missing]
@@ -424,24 +443,26 @@ def _checked_patterns(patterns: Collection[str]) -> tuple[str, ...]:
     return tuple(patterns)
 
 
-def _states(files: Mapping[str, str]) -> dict[str, FileState]:
+def _states(files: Mapping[str, str], follow_links: bool) -> dict[str, FileState]:
     """What tells whether files change."""
     states = {}
     for name, path in files.items():
         try:
-            states[name] = FileState.of(os.lstat(path))
+            states[name] = FileState.of(os.stat(path, follow_symlinks=follow_links))
         except OSError as error:
             raise SealError(f"cannot read {path!r}: {error.strerror or error}") from error
     return states
 
 
-def sealed_files(directory: str) -> dict[str, str]:
+def sealed_files(directory: str, follow_links: bool = False) -> dict[str, str]:
     """List the files of a directory that a manifest of it covers, or would cover.
 
     Parameters
     ----------
     directory : str
         The directory.
+    follow_links : bool
+        Whether a symbolic link to a file is taken for the file.
 
     Returns
     -------
@@ -458,17 +479,37 @@ def sealed_files(directory: str) -> dict[str, str]:
         for name, mode in file_names(directory):
             if name == MANIFEST_NAME:
                 continue
-            if not stat.S_ISREG(mode):
-                found = "a symbolic link" if stat.S_ISLNK(mode) else "neither file nor directory"
+            path = os.path.join(directory, name)
+            problem = _no_content(path, mode, follow_links)
+            if problem:
                 raise SealError(
-                    f"{name!r} in {directory!r} is {found}, which says nothing about a content: "
-                    "put the file itself there, or remove it"
+                    f"{name!r} in {directory!r} is {problem}: put the file itself there, or "
+                    "remove it"
                 )
             _check_name(name)
-            files[name] = os.path.join(directory, name)
+            files[name] = path
     except ArtifactError as error:
         raise SealError(str(error)) from error
     return dict(sorted(files.items()))
+
+
+def _no_content(path: str, mode: int, follow_links: bool) -> str | None:
+    """Say what it is at a path that a manifest can't list; None if it can."""
+    if stat.S_ISREG(mode):
+        return None
+    if not stat.S_ISLNK(mode):
+        return "neither file nor directory, which says nothing about a content"
+    if not follow_links:
+        return (
+            "a symbolic link, which says nothing about a content, unless you ask for links to be "
+            "followed (--follow-links, follow_links=True)"
+        )
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return None
+    except OSError as error:
+        return f"a symbolic link that can't be followed ({error.strerror or error})"
+    return "a symbolic link to what is no file"
 
 
 def _check_name(name: str) -> None:
@@ -493,10 +534,6 @@ def _check_name(name: str) -> None:
             problem = "UTF-8"
     if problem:
         raise SealError(f"the name {name!r} cannot stand in a manifest: expected {problem}")
-
-
-def _sealed_file(path: str, name: str) -> SealedFile:
-    return SealedFile(name, *file_sha256(path, follow_symlinks=False))
 
 
 def _sha256_of(text: str) -> str:

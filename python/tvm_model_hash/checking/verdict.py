@@ -164,11 +164,19 @@ class ModelHashMismatch(ModelHashError):  # noqa: N818 (the name that its users 
         self.verdict = verdict
 
 
+# Nobody can see of a hash what it was taken of.
+_FILE_SUM = (
+    "if this hash is sha256sum of a model with external data: that is not the model's hash, which "
+    "covers the data too; check with the model's file"
+)
+
+
 def check(
     model_or_hash: onnx.ModelProto | Record | Expected | str | os.PathLike[str],
     artifact: Any,
     *,
     sealed: bool = False,
+    follow_links: bool = False,
 ) -> Verdict:
     """Check an artifact against a model.
 
@@ -188,6 +196,10 @@ def check(
     sealed : bool
         Whether a seal is demanded, and that nothing lies beside the files that it lists but what it
         says to ignore.
+    follow_links : bool
+        Whether a symbolic link in a directory stands for the file that it leads to, wherever that
+        lies, for directories that a store has made of links. By default one that leads out of the
+        directory is an error.
 
     Returns
     -------
@@ -205,7 +217,7 @@ def check(
         If the model cannot be read or digested.
     """
     expected = model_or_hash if isinstance(model_or_hash, Expected) else Expected(model_or_hash)
-    found = read(artifact)
+    found = _read(artifact, follow_links)
     if found.broken or found.disagreement:
         verdict = _worse_than_any_model(found, expected.record_beside(found.record))
     else:
@@ -223,15 +235,17 @@ def check(
             "deployment with what it says of itself, not with a model that you know"
         )
         verdict = replace(verdict, remarks=(remark, *verdict.remarks))
+    if verdict.status is Status.MISMATCH and expected.is_hash and not found.disagreement:
+        verdict = replace(verdict, remarks=(*verdict.remarks, _FILE_SUM))
     return verdict
 
 
-def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
+def check_consistent(artifact: Any, *, sealed: bool = False, follow_links: bool = False) -> Verdict:
     """Check that an artifact is of one model, whichever that is, and its parts belong together.
 
     Parameters
     ----------
-    artifact, sealed
+    artifact, sealed, follow_links
         As in :func:`check`.
 
     Returns
@@ -245,7 +259,7 @@ def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
     ArtifactError
         If the artifact cannot be read, or is no artifact.
     """
-    found = read(artifact)
+    found = _read(artifact, follow_links)
     if found.broken or found.disagreement:
         verdict = _worse_than_any_model(found, None)
     elif found.record is None:
@@ -259,6 +273,12 @@ def check_consistent(artifact: Any, *, sealed: bool = False) -> Verdict:
     return _complete(verdict, found, artifact, sealed)
 
 
+def _read(artifact: Any, follow_links: bool) -> Found:
+    if isinstance(artifact, (str, os.PathLike)):
+        return read_path(artifact, follow_links)
+    return read(artifact)
+
+
 def _worse_than_any_model(found: Found, expected: Record | None) -> Verdict:
     """The verdict where no model could be the right one."""
     broken = found.broken
@@ -269,7 +289,7 @@ def _worse_than_any_model(found: Found, expected: Record | None) -> Verdict:
         Status.BROKEN_SEAL,
         expected,
         found.record,
-        str(broken),
+        "; and ".join(filter(None, (str(broken), found.disagreement))),
         missing=broken.missing,
         extra=broken.extra,
         changed=broken.changed,
@@ -416,9 +436,9 @@ def read(artifact: Any) -> Found:
 
 @read.register(str)
 @read.register(os.PathLike)
-def read_path(path: str | os.PathLike[str]) -> Found:
+def read_path(path: str | os.PathLike[str], follow_links: bool = False) -> Found:
     """Read a file, or the deployment in a directory."""
-    artifact = deployment.read(path, take_broken=True)
+    artifact = deployment.read(path, take_broken=True, follow_links=follow_links)
     if isinstance(artifact, Deployment):
         return read_deployment(artifact)
     needs = ["the kernels of a library"] * artifact.needs_kernels
@@ -458,7 +478,10 @@ def read_deployment(found: Deployment) -> Found:
 def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
     reason = verdict.reason
     if expected.file_hash not in (None, verdict.expected and verdict.expected.model):
-        reason += ", once parsed: the file's own bytes have another hash"
+        if expected.has_external_data:
+            reason += ", with its external data"
+        else:
+            reason += ", once parsed: the file's own bytes have another hash"
     if found.deployment is not None and found.deployment.by_seal:
         named = ", ".join(repr(part.name) for part in found.deployment.by_seal)
         reason += f"; {named} carries no record, and is covered by the seal"
@@ -466,6 +489,14 @@ def _match(expected: Expected, verdict: Verdict, found: Found) -> Verdict:
 
 
 def _difference(expected: Expected, verdict: Verdict, found: Found) -> str:
+    found_model = verdict.found and verdict.found.model
+    if expected.file_hash == found_model and expected.has_external_data:
+        return (
+            f"the artifact has the SHA-256 of {expected.path!r} alone, and the model has external "
+            "data, of which that says nothing: the hash of such a model is not sha256sum of its "
+            "file. Compile it with get_hash=True, or, where it is known to be of this model, tag "
+            "it with the model instead of the sum"
+        )
     # A sentence only if a model is at hand; the digests have found the difference already.
     graphs = {record and record.graph for record in (verdict.expected, verdict.found)}
     if len(graphs) == 1 or expected.interface is None:

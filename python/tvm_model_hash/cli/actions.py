@@ -102,13 +102,13 @@ def _model_file(path: str) -> Iterator[str]:
 
 def show(arguments: argparse.Namespace) -> Iterator[Result]:
     """Show what artifacts are and carry."""
-    return _each(arguments, _show)
+    return _each(arguments, lambda path: _show(path, arguments.follow_links))
 
 
-def _show(path: str) -> Result:
+def _show(path: str, follow_links: bool) -> Result:
     from ..checking.deployment import Deployment, read
 
-    found = read(path, take_broken=True)
+    found = read(path, take_broken=True, follow_links=follow_links)
     if isinstance(found, Deployment):
         return _show_deployment(path, found)
     written = f", by TVM {found.tvm_version}" if found.tvm_version else ""
@@ -147,7 +147,7 @@ def _show_deployment(path: str, deployment: Any) -> Result:
     elif reason:
         status, exit_status = "mismatch", Exit.MISMATCH
     if broken:
-        lines += _broken_lines(str(reason), broken)
+        lines += _broken_lines(str(reason), broken, deployment)
     elif reason:
         lines.append(Colored(status, f"{status}: {reason}"))
     fields = {
@@ -162,7 +162,7 @@ def _show_deployment(path: str, deployment: Any) -> Result:
     return Result(status, exit_status, path, reason, fields, lines)
 
 
-def _broken_lines(reason: str, broken: Any) -> list[str]:
+def _broken_lines(reason: str, broken: Any, deployment: Any) -> list[str]:
     """Say how a seal is broken, of an error or a verdict that has the names of the files."""
     from ..checking.manifest import MANIFEST_NAME
 
@@ -171,6 +171,8 @@ def _broken_lines(reason: str, broken: Any) -> list[str]:
     lines = [f"missing  {name}" for name in broken.missing]
     lines += [f"changed  {name}" for name in broken.changed]
     lines += [f"extra    {name}" for name in broken.extra]
+    if deployment.disagreement:
+        lines.append(Colored("mismatch", f"besides, {deployment.disagreement}"))
     head = "broken seal: the files are not the ones that were sealed"
     return [Colored("broken_seal", head), *lines]
 
@@ -200,20 +202,23 @@ def check(arguments: argparse.Namespace) -> Iterator[Result]:
     if (not artifacts) != bool(arguments.remote):
         arguments.refuse("--remote goes with --rpc and --tracker, and they with it")
     if arguments.remote:
-        if arguments.consistent or arguments.sealed:
-            arguments.refuse("--consistent and --sealed are for artifacts that lie here")
+        if arguments.consistent or arguments.sealed or arguments.follow_links:
+            arguments.refuse(
+                "--consistent, --sealed and --follow-links are for artifacts that lie here"
+            )
         return _check_devices(arguments, model)
     from ..checking.expected import Expected
     from ..checking.verdict import check as check_against
     from ..checking.verdict import check_consistent
 
     expected = None if model is None else Expected(model)
+    options = {"sealed": arguments.sealed, "follow_links": arguments.follow_links}
 
     def check_one(path: str) -> Result:
         if expected is None:
-            verdict = check_consistent(path, sealed=arguments.sealed)
+            verdict = check_consistent(path, **options)
         else:
-            verdict = check_against(expected, path, sealed=arguments.sealed)
+            verdict = check_against(expected, path, **options)
         return _verdict_result(arguments, path, verdict)
 
     def is_of_the_model(error: Exception) -> bool:
@@ -266,11 +271,10 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
     status, expected, found = verdict.status, verdict.expected, verdict.found
     lines: list[str] = [Colored(status.value, str(verdict))]
     if status is Status.BROKEN_SEAL:
-        lines = _broken_lines(verdict.reason, verdict)
-    if status in (Status.EQUIVALENT, Status.MISMATCH) and expected is not None:
-        model = "no record" if found is None else found.model
-        if model != expected.model:
-            lines += [f"expected  {expected.model}", f"found     {model}"]
+        lines = _broken_lines(verdict.reason, verdict, verdict.deployment)
+    differ = expected and found and expected.model != found.model
+    if differ and status not in (Status.MATCH, Status.NO_RECORD):
+        lines += [f"expected  {expected.model}", f"found     {found.model}"]
     lines += verdict.remarks
     exits = {
         Status.MATCH: Exit.OK,
@@ -285,7 +289,7 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
         verdict.reason,
         verdict.to_dict(),
         lines,
-        verdict.remarks,
+        tuple(r.partition(": ")[0] if r.startswith("not sealed") else r for r in verdict.remarks),
     )
 
 
@@ -305,7 +309,9 @@ def seal(arguments: argparse.Namespace) -> Iterator[Result]:
     from ..checking.manifest import read_seal
     from ..checking.manifest import seal as seal_directory
 
-    path = seal_directory(arguments.directory, arguments.ignore)
+    path = seal_directory(
+        arguments.directory, arguments.ignore, follow_links=arguments.follow_links
+    )
     sealed = read_seal(arguments.directory)
     fields = {
         "record": sealed.record and sealed.record.to_dict(),

@@ -199,6 +199,10 @@ def make_parser() -> argparse.ArgumentParser:
         "code.ro, a library (.so, .dylib, .dll, .wasm, .a, .tar), a graph (.json), parameters (of "
         "TVM, .npz, tensor-cache.json, .safetensors), or the directory of a deployment"
     )
+    links_help = (
+        "take a symbolic link in a directory for the file that it leads to, also out of the "
+        "directory, as sha256sum -c does"
+    )
     tagged_help = (
         "code.ro, a graph (.json) or parameters (of TVM, .npz, tensor-cache.json, .safetensors), "
         "replaced unless -o is given"
@@ -216,6 +220,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("show", actions.show, "print the records of artifacts", "code.ro")
     sub.add_argument("paths", metavar="ARTIFACT", nargs="+", help=artifact_help)
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
 
     sub = command(
         "check",
@@ -252,6 +257,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="demand a seal, and that no other file lies there but what the seal says to ignore",
     )
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
     sub.add_argument(
         "--rpc", metavar="HOST:PORT", type=_address, help="check files on this RPC server of TVM"
     )
@@ -290,6 +296,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="do not list files with such names below DIR (* stands for anything, / too), and say "
         "so in the manifest; never what runs or holds weights. Can be given several times",
     )
+    sub.add_argument("--follow-links", action="store_true", help=links_help)
 
     sub = command(
         "tag",

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from onnx import TensorProto
 
 from ..errors import ExternalDataError, InvalidModelError, ModelTypeError
-from .elements import ELEMENT_TYPES, raw_size
+from .elements import ELEMENT_TYPES, TYPED_FIELDS, raw_size
 from .external import ExternalFiles, FileRange, describe_tensor, is_external
 from .file import LARGE_BYTES, load_model, tensor_fields
 
@@ -219,14 +219,30 @@ class Contents:
     def _find(self, tensor: TensorProto) -> Content:
         if is_external(tensor):
             if self._files is None:
-                raise ExternalDataError(
-                    f"the data of {describe_tensor(tensor)} is in a file and was not loaded, so it "
-                    "cannot be hashed: load the model with onnx.load(path), or give its path"
-                )
+                raise _not_loaded(tensor)
             return FileContent(tensor, self._files.find(tensor))
         # A look at raw_data is a copy of it. But one that should be empty would not be fetched.
         size = None if self.measured else raw_size(tensor) or None
         return RawContent(tensor, len(tensor.raw_data) if size is None else size)
+
+
+def _not_loaded(tensor: TensorProto) -> ExternalDataError:
+    where = f"the data of {describe_tensor(tensor)}"
+    if any(len(getattr(tensor, name)) for name in ("raw_data", *TYPED_FIELDS)):
+        # As load_external_data_for_tensor of onnx 1.17 and convert_model_to_external_data leave it.
+        return ExternalDataError(
+            f"{where} is in the model, and it is marked as being in a file, so that readers differ "
+            "in which of the two counts. If it is what is in the model, say so for each such "
+            "tensor: tensor.data_location = onnx.TensorProto.DEFAULT; del tensor.external_data[:]. "
+            "If it is the file, load the model with onnx.load(path)"
+        )
+    return ExternalDataError(
+        f"{where} is in a file and was not loaded, so it cannot be hashed: load the model with "
+        "onnx.load(path), or what is missing in it with onnx.load_external_data_for_model(model, "
+        "directory of the model's file). A tensor that these leave out, of a sparse tensor or of a "
+        "default of a function's attribute, is loaded with "
+        "onnx.external_data_helper.load_external_data_for_tensor(tensor, directory)"
+    )
 
 
 def open_model(

@@ -104,14 +104,22 @@ class ExternalFiles:
     file tells something about it. onnx checks paths too, but not the same ones in each version,
     and not what is at the path.
 
+    Stores that keep files by their digests make a model's directory of symbolic links. There a
+    file may lie where the model's own does, so that nothing is read that the model could not have
+    from its real place.
+
     Parameters
     ----------
     directory : str
-        The directory of the model's file; locations are relative to it.
+        The directory of the model's path; locations are relative to it.
+    store : str, optional
+        The directory that the model's file really lies in, without symbolic links, if the model's
+        path is itself a symbolic link; else None.
     """
 
-    def __init__(self, directory: str):
+    def __init__(self, directory: str, store: str | None = None):
         self.directory = directory
+        self.store = store
         self._files: dict[str, FileVersion] = {}
 
     def find(self, tensor: onnx.TensorProto) -> FileRange:
@@ -182,17 +190,27 @@ class ExternalFiles:
             inside = os.path.commonpath([root, path]) == root
         except ValueError:  # on different drives
             inside = False
-        if not inside:
+        if not inside and os.path.dirname(path) != self.store:
+            store = "" if self.store is None else f", here {self.store!r}"
             raise _error(
                 tensor,
-                f"is at {location!r}, by a symlink to {path!r} outside of the model's directory",
+                f"is at {location!r}, by a symlink to {path!r} outside of the model's directory: "
+                "it may lead to a file below that directory, or, where the model's path is a "
+                f"symlink too, to one in the directory in which the model's own file lies{store}. "
+                "Put the file itself there, if it is the right one",
             )
         try:
-            with open(path, "rb", opener=_open_safely) as file:
+            with open(path, "rb", opener=_open_without_links) as file:
                 # Of what was opened, so that nobody can exchange it in between.
                 status = os.fstat(file.fileno())
         except OSError as error:
-            raise _error_at(tensor, location, _unreadable(error)) from error
+            problem = _unreadable(error)
+            if self.store is not None and os.path.exists(os.path.join(self.store, location)):
+                problem += (
+                    f". It lies in {self.store!r}, where the symlink that is the model's path "
+                    "leads to: give the path of the model's file there"
+                )
+            raise _error_at(tensor, location, problem) from error
         # A device may never end, and stands for no data of a model.
         if not stat.S_ISREG(status.st_mode):
             raise _error_at(tensor, location, "is not a regular file")
@@ -235,6 +253,22 @@ def _open_safely(path: str, flags: int) -> int:
     # The path is resolved: a symlink that is there now has just been put there. And to open a
     # FIFO would wait for somebody who writes into it.
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def _open_without_links(path: str, flags: int) -> int:
+    # As above, for the directories too, where the system can open one just to go through it.
+    if not hasattr(os, "O_PATH"):
+        return _open_safely(path, flags)
+    directory = os.open(os.sep, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for name in path.split(os.sep)[1:-1]:
+            below = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            os.close(directory)
+            directory = below
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+        return os.open(os.path.basename(path), flags, dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def _number(tensor: onnx.TensorProto, field: str, text: str | None) -> int | None:

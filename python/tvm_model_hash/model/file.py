@@ -84,6 +84,9 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
             proto, found = _parse(file, path, version.size)
             if FileVersion.of(version.path, os.fstat(file.fileno())) != version:
                 raise failed("changed while it was read")
+            # The path without links has to be that of what was opened: beside it may lie more.
+            if FileVersion.of(version.path, os.lstat(version.path)) != version:
+                raise failed("was replaced while it was read")
     except (OSError, ArtifactError) as error:
         message = (
             str(error) if isinstance(error, ArtifactError) else f"cannot read {path!r}: {error}"
@@ -93,7 +96,8 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
         (tensor, FileRange(version, start, size, failed))
         for tensor, start, size in _left_out(proto, found)
     ]
-    return LoadedModel(proto, ranges, ExternalFiles(os.path.dirname(path)))
+    store = os.path.dirname(version.path) if os.path.islink(path) else None
+    return LoadedModel(proto, ranges, ExternalFiles(os.path.dirname(path), store))
 
 
 class TensorField(NamedTuple):

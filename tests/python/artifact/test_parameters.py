@@ -89,7 +89,7 @@ def test_the_command_tags_shows_and_strips(files, form, capsys):
     assert main(["tag", str(path), "--model", str(RECORD)]) == 0
     assert read_record(path) == RECORD
     # A graph runs with kernels, of which nothing is known here.
-    assert main(["check", RECORD.model, str(path)]) == (2 if form == "graph" else 0)
+    assert main(["check", RECORD.model, str(path)]) == (3 if form == "graph" else 0)
     assert main(["check", OTHER_RECORD.model, str(path)]) == 1
     capsys.readouterr()
     assert main(["show", str(path)]) == 0
@@ -98,7 +98,7 @@ def test_the_command_tags_shows_and_strips(files, form, capsys):
     assert RECORD.model in shown
     assert main(["strip", str(path)]) == 0
     assert path.read_bytes() == stock
-    assert main(["check", RECORD.model, str(path)]) == 2
+    assert main(["check", RECORD.model, str(path)]) == 3
 
 
 @pytest.mark.parametrize("tag", [None, RECORD], ids=["stock", "tagged"])

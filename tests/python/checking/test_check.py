@@ -164,6 +164,8 @@ def test_a_hash_alone_tells_no_more_than_that_it_differs(vm_exec):
     verdict = check("0" * 64, vm_exec)
     assert verdict.status is Status.MISMATCH
     assert verdict.reason == "other model, as far as a hash alone tells"
+    assert "sha256sum of a model with external data" in verdict.remarks[-1]
+    assert not check(layer(2), vm_exec).remarks
     old = vm_hash.set_record(compile_model(layer()), Record(sha256(layer())))
     verdict = check(renamed(layer()), old)
     assert verdict.status is Status.MISMATCH
@@ -252,7 +254,11 @@ def test_the_hash_of_a_file_says_nothing_of_the_weights_beside_it(tmp_path):
     )
     vm_exec = compile_model(onnx.load(tmp_path / "model.onnx"))
     vm_exec.mod.export_library(str(tmp_path / "single.so"))
-    assert check(tmp_path / "model.onnx", tmp_path / "single.so").status is Status.MATCH
+    verdict = check(tmp_path / "model.onnx", tmp_path / "single.so")
+    assert (verdict.status, verdict.reason) == (
+        Status.MATCH,
+        "same model, with its external data",
+    )
     # A record made by hand, of what sha256sum says of the model's own file.
     own = hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest()
     directory = pathlib.Path(vm_hash.save(vm_exec, tmp_path / "deployment", seal=False))
@@ -260,6 +266,11 @@ def test_the_hash_of_a_file_says_nothing_of_the_weights_beside_it(tmp_path):
         assert read_record(directory / name).model != own
     verdict = compare_own_hash(tmp_path / "model.onnx", vm_exec, own)
     assert verdict.status is Status.MISMATCH
+    assert "has the SHA-256 of" in verdict.reason
+    assert "model.onnx' alone, and the model has external data" in verdict.reason
+    # Of another model with external data it says nothing.
+    onnx.save(layer(2), tmp_path / "other.onnx")
+    assert "SHA-256" not in compare_own_hash(tmp_path / "other.onnx", vm_exec, own).reason
     data = bytearray((tmp_path / "w").read_bytes())
     data[0] ^= 1
     (tmp_path / "w").write_bytes(data)

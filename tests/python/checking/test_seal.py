@@ -8,12 +8,13 @@ import sys
 
 import pytest
 from artifacts import build, models, run_python, sha256
-from conftest import identity
+from conftest import identity, run_command
 
 from tvm_model_hash import files
 from tvm_model_hash.artifact import record_io
 from tvm_model_hash.checking import manifest
 from tvm_model_hash.checking.manifest import SealedFile, read_seal, seal, verify_seal
+from tvm_model_hash.checking.verdict import Status, check, check_consistent
 from tvm_model_hash.errors import (
     ArtifactError,
     BrokenSealError,
@@ -270,6 +271,115 @@ def test_a_file_or_manifest_that_became_a_link_is_refused(tiny, tmp_path):
     (tiny / "SHA256SUMS").symlink_to(tmp_path / "sums")
     with pytest.raises(SealError, match="it is a symbolic link"):
         verify_seal(tiny)
+
+
+# --- directories that a store has made of symbolic links ---
+
+
+@pytest.fixture
+def stored(deployment, tmp_path):
+    """A sealed deployment as a store shows it: every file is a link to one by another name."""
+    seal(deployment)
+    store, shown = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    store.mkdir()
+    for path in [p for p in deployment.rglob("*") if p.is_file()]:
+        blob = store / hashlib.sha256(path.read_bytes()).hexdigest()
+        shutil.copy(path, blob)
+        link = shown / path.relative_to(deployment)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return shown
+
+
+def test_links_are_followed_for_who_asks_for_it(stored, deployment):
+    with pytest.raises(SealError, match="is a symbolic link.*--follow-links"):
+        verify_seal(stored)
+    assert verify_seal(stored, follow_links=True) == verify_seal(deployment)
+    assert verify_seal(stored, True, follow_links=True) == verify_seal(deployment)
+    assert sha256sum(stored).returncode == 0
+    for model, status in (("small", Status.MATCH), ("big", Status.MISMATCH)):
+        verdict = check(models()[model], stored, follow_links=True)
+        assert verdict.status is status
+    assert check_consistent(stored, follow_links=True, sealed=True).status is Status.MATCH
+
+
+def test_a_link_to_another_content_is_noticed(stored, tmp_path):
+    (stored / "consts").unlink()
+    (tmp_path / "other").write_bytes(b"other")
+    (stored / "consts").symlink_to(tmp_path / "other")
+    assert sha256sum(stored).returncode == 1
+    with pytest.raises(BrokenSealError, match="'consts' is changed") as broken:
+        verify_seal(stored, follow_links=True)
+    assert broken.value.changed == ("consts",)
+    assert check(models()["small"], stored, follow_links=True).status is Status.BROKEN_SEAL
+
+
+@pytest.mark.parametrize("follow_links", [True, False])
+def test_what_a_link_leads_to_is_sealed(follow_links, stored, deployment):
+    (stored / "SHA256SUMS").unlink()
+    if not follow_links:
+        with pytest.raises(SealError, match="is a symbolic link.*follow_links=True"):
+            seal(stored)
+        assert not (stored / "SHA256SUMS").exists()
+        return
+    path = pathlib.Path(seal(stored, follow_links=True))
+    assert path.read_bytes() == (deployment / "SHA256SUMS").read_bytes()
+    assert sha256sum(stored).returncode == 0
+    # The unsealed deployment too is read by its links.
+    path.unlink()
+    with pytest.raises(ArtifactError, match="is a symbolic link to .*--follow-links"):
+        check(models()["small"], stored)
+    verdict = check(models()["small"], stored, follow_links=True)
+    assert (verdict.status, verdict.sealed) == (Status.MATCH, False)
+
+
+def test_a_manifest_that_is_a_link_is_not_written_to(stored):
+    with pytest.raises(ModelHashError, match="symbolic link"):
+        seal(stored, follow_links=True)
+    assert (stored / "SHA256SUMS").is_symlink()
+    assert sha256sum(stored).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("nowhere", "can't be followed .No such file"),
+        ("link", "can't be followed .Too many"),
+        ("/dev/null", "to what is no file"),
+        ("..", "to what is no file"),
+    ],
+)
+def test_a_link_to_no_file_is_never_listed(target, problem, tiny):
+    (tiny / "link").symlink_to(target)
+    with pytest.raises(SealError, match=f"'link' in .* is a symbolic link .*{problem}"):
+        seal(tiny, follow_links=True)
+
+
+def test_a_file_behind_a_link_that_changes_meanwhile_is_not_sealed(stored, monkeypatch):
+    (stored / "SHA256SUMS").unlink()
+    blob = (stored / "data/labels.txt").resolve()
+
+    def read_parts(files):
+        blob.write_bytes(blob.read_bytes() + b"bird\n")
+        return parts(files)
+
+    parts = manifest.read_parts
+    monkeypatch.setattr(manifest, "read_parts", read_parts)
+    with pytest.raises(SealError, match="'data/labels.txt' changed meanwhile"):
+        seal(stored, follow_links=True)
+
+
+def test_the_command_follows_links_when_told_to(stored, deployment, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(models()["small"].SerializeToString())
+    assert run_command("check", "model.onnx", stored, cwd=tmp_path).returncode == 2
+    found = run_command("check", "--follow-links", "model.onnx", stored, cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (0, "match: same model\n")
+    shown = run_command("show", stored, "--follow-links", cwd=tmp_path).stdout
+    assert ": deployment, sealed\n" in shown
+    (stored / "SHA256SUMS").unlink()
+    assert run_command("seal", stored, cwd=tmp_path).returncode == 2
+    assert run_command("seal", stored, "--follow-links", cwd=tmp_path).returncode == 0
+    assert (stored / "SHA256SUMS").read_bytes() == (deployment / "SHA256SUMS").read_bytes()
 
 
 def test_what_is_no_file_is_refused(tiny):

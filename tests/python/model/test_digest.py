@@ -11,6 +11,10 @@ import onnx
 import pytest
 from conftest import NETWORKS, run_python
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import (
+    convert_model_to_external_data,
+    load_external_data_for_tensor,
+)
 from small_models import check_equal, floats, network, sparse, tensor_model, tensor_type
 
 from tvm_model_hash import (
@@ -20,6 +24,7 @@ from tvm_model_hash import (
     ModelTypeError,
     model_record,
 )
+from tvm_model_hash.model.contents import tensors
 from tvm_model_hash.model.difference import explain
 
 
@@ -130,6 +135,102 @@ def test_external_data_has_to_be_loaded(tmp_path):
     for call in (lambda: model_record(model), lambda: explain(model, model)):
         with pytest.raises(ExternalDataError, match="was not loaded, so it cannot be hashed"):
             call()
+
+
+# What the errors say to do about it, done.
+
+NOT_LOADED, MARKED = "was not loaded, so it cannot be hashed", "is in the model, and it is marked"
+
+
+def in_its_file(path):
+    return onnx.load(path, load_external_data=False)
+
+
+def of_unknown_origin(path):
+    return onnx.load_model_from_string(path.read_bytes())
+
+
+def saved_to(path):
+    """onnx.save takes the data out of the model that it is given."""
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="data", size_threshold=0)
+    return model
+
+
+def load_again(model, path):
+    return onnx.load(path)
+
+
+def load_what_is_missing(model, path):
+    onnx.load_external_data_for_model(model, os.fspath(path.parent))
+    return model
+
+
+def load_each_tensor(model, path):
+    for tensor in tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            load_external_data_for_tensor(tensor, os.fspath(path.parent))
+    # With onnx 1.17 each is still marked, with 1.23 none is; then the error has the next advice.
+    return unmark(model, path)
+
+
+def unmark(model, path):
+    for tensor in tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+    return model
+
+
+def marked(path):
+    model = onnx.load(path)
+    convert_model_to_external_data(model, location="elsewhere", size_threshold=0)
+    return model
+
+
+def marked_in_a_typed_field(path):
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        tensor.ClearField("raw_data")
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.float_data.extend(values.ravel())
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value="elsewhere")
+        else:
+            tensor.raw_data = values.tobytes()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("given", "problem", "advice"),
+    [
+        *(
+            (given, NOT_LOADED, advice)
+            for given in (in_its_file, of_unknown_origin, saved_to)
+            for advice in (load_again, load_what_is_missing, load_each_tensor)
+        ),
+        *((given, MARKED, advice) for given in (marked, marked_in_a_typed_field)
+          for advice in (unmark, load_again)),
+    ],
+)  # fmt: skip
+def test_what_the_error_says_to_do_helps(given, problem, advice, tmp_path):
+    path = tmp_path / "m.onnx"
+    save_external(external_network(), path)
+    expected = model_record(path)
+    model = given(path)
+    with pytest.raises(ExternalDataError, match=problem) as error:
+        model_record(model)
+    said = {
+        load_again: "load the model with onnx.load(path)",
+        load_what_is_missing: "onnx.load_external_data_for_model(model, directory",
+        load_each_tensor: "onnx.external_data_helper.load_external_data_for_tensor(tensor, ",
+        unmark: "tensor.data_location = onnx.TensorProto.DEFAULT; del tensor.external_data[:]",
+    }
+    assert said[advice] in str(error.value)
+    found = model_record(advice(model, path))
+    assert (found.graph, found.weights) == (expected.graph, expected.weights)
+    assert given is marked_in_a_typed_field or found == expected
 
 
 @pytest.fixture

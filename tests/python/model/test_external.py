@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import load_external_data_for_tensor
 from small_models import floats, tensor_model
 from test_file import LARGE, MEMORY_RUN, bytes_of
 from test_protobuf_bytes import UNKNOWN, large_model, naive, raw, run, written_by_hand
 
-from tvm_model_hash import ExternalDataError, model_hash, model_record
+from tvm_model_hash import ExternalDataError, ModelFileError, model_hash, model_record
 from tvm_model_hash.model.contents import open_model
 
 
@@ -169,8 +170,16 @@ def test_external_data_of_sparse_tensors(tmp_path):
     ):
         tensor.data_location = TensorProto.DEFAULT
     assert model_record(tmp_path / "m.onnx") == model_record(inline)
-    with pytest.raises(ExternalDataError, match="was not loaded"):
-        model_hash(onnx.load(tmp_path / "m.onnx"))
+    loaded = onnx.load(tmp_path / "m.onnx")
+    with pytest.raises(ExternalDataError, match="was not loaded.*load_external_data_for_tensor"):
+        model_hash(loaded)
+    # What the error says to do, and what the one after it says where onnx leaves the mark.
+    sparse = loaded.graph.sparse_initializer[0]
+    for tensor in (sparse.values, sparse.indices):
+        load_external_data_for_tensor(tensor, os.fspath(tmp_path))
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+    assert model_record(loaded) == model_record(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("change", ["truncated", "replaced", "removed"])
@@ -203,3 +212,158 @@ def test_external_data_over_2_gib_takes_little_memory(tmp_path):
     found, kib = run(MEMORY_RUN, tmp_path / "m.onnx")
     assert found == written_by_hand(inside_was_external=True)
     assert int(kib) < 64 << 10
+
+
+# --- stores: a model's directory is of links, and the files lie elsewhere ---
+
+
+def onnx_loads(path):
+    """What onnx.load gives, None where it refuses links: not all versions follow them."""
+    try:
+        return model_record(onnx.load(path))
+    except onnx.checker.ValidationError:
+        return None
+
+
+@pytest.fixture
+def store(located, tmp_path):
+    """A store with a model and its data as two of its files, and the record of that model.
+
+    Parameters
+    ----------
+    links : dict of str to str
+        The links to make: where they lie, and where they lead to.
+    """
+    path = located(location="model.onnx_data", offset="0", length="8")
+    blobs = tmp_path / "store" / "blobs"
+    (blobs / "below").mkdir(parents=True)
+    for name in ("data", "below/data", "../data"):
+        (blobs / name).write_bytes(bytes(8))
+    path.rename(blobs / "model")
+
+    def make(**links):
+        directory = tmp_path / "store" / "snapshots" / "1"
+        directory.mkdir(parents=True)
+        for name, target in links.items():
+            os.symlink(target, directory / name.replace("_dot_", "."))
+        return directory / "model.onnx"
+
+    return make
+
+
+MODEL = {"model_dot_onnx": "../../blobs/model"}
+DATA = "model_dot_onnx_data"
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {**MODEL, DATA: "../../blobs/data"},
+        {**MODEL, DATA: "{absolute}/blobs/below/../data"},
+        {**MODEL, DATA: "chain", "chain": "chain2", "chain2": "{absolute}/snapshots/1/chain3",
+         "chain3": "../../blobs/data"},
+        {"model_dot_onnx": "chain", "chain": "../../blobs/model", DATA: "up/blobs/data",
+         "up": "../.."},
+    ],
+    ids=["as it is made", "absolute", "a chain", "by a directory"],
+)  # fmt: skip
+def test_a_store_of_links(links, store, tmp_path):
+    absolute = os.fspath(tmp_path / "store")
+    path = store(**{name: target.format(absolute=absolute) for name, target in links.items()})
+    inline = model_record(tensor_model(floats("w", [0, 0])))
+    found = model_record(path)
+    assert (found.graph, found.weights) == (inline.graph, inline.weights)
+    assert onnx_loads(path) in (None, found)
+    os.symlink("1", path.parent.parent / "main")  # a revision by a name, as by a directory
+    assert model_record(path.parent.parent / "main" / "model.onnx") == found
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["../../data", "../../blobs/below/data", "../../blobs/../data", "/etc/passwd",
+     "../../blobs/link", "../../blobs"],
+    ids=["beside the store", "below", "by ..", "absolute", "a link in the store", "directory"],
+)  # fmt: skip
+def test_a_link_out_of_a_store_is_refused(target, store, tmp_path):
+    os.symlink("../data", tmp_path / "store/blobs/link")
+    path = store(**MODEL, **{DATA: target})
+    with pytest.raises(
+        ExternalDataError, match="outside of the model's directory: it may lead"
+    ) as e:
+        model_record(path)
+    assert f"file lies, here '{tmp_path}/store/blobs'" in str(e.value)
+
+
+def test_a_model_that_is_no_link_has_no_store(store, tmp_path):
+    path = store(**{DATA: "../../blobs/data"})
+    path.write_bytes((tmp_path / "store/blobs/model").read_bytes())
+    with pytest.raises(
+        ExternalDataError, match="outside of the model's directory: it may lead"
+    ) as e:
+        model_record(path)
+    # What the error says to do.
+    (path.parent / "model.onnx_data").unlink()
+    (path.parent / "model.onnx_data").write_bytes((tmp_path / "store/blobs/data").read_bytes())
+    assert model_record(path) == model_record(onnx.load(path))
+    assert ", here" not in str(e.value)
+
+
+def test_data_beside_the_model_that_a_link_leads_to(store, tmp_path):
+    path = store(**MODEL)
+    blobs = tmp_path / "store/blobs"
+    (blobs / "data").rename(blobs / "model.onnx_data")
+    with pytest.raises(ExternalDataError, match="give the path of the model's file there"):
+        model_record(path)
+    assert model_record(path.resolve()) == model_record(onnx.load(path.resolve()))
+
+
+def test_a_hard_link_is_the_file_itself(located, tmp_path):
+    path = located(location="hard")
+    os.link(tmp_path / "outside", path.parent / "hard")
+    inline = model_record(tensor_model(floats("w", [0, 0])))
+    assert model_record(path).weights == inline.weights
+
+
+def exchanged(function, path, link):
+    """Replace a file or directory by a link when a function of os has been called."""
+
+    def run(*arguments, **keywords):
+        result = function(*arguments, **keywords)
+        if not os.path.islink(path):
+            os.rename(path, f"{path} old")
+            os.symlink(link, path)
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize("what", ["data", "sub"])
+def test_a_link_that_is_put_there_when_the_path_was_resolved(what, located, tmp_path, monkeypatch):
+    """Somebody who may write into the directory exchanges the file, or a directory on the way."""
+    directory = located().parent
+    (directory / "sub/data").write_bytes(bytes(8))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/data").write_bytes(bytes(8))
+    path = located(location="data" if what == "data" else "sub/data")
+    target = tmp_path / ("elsewhere/data" if what == "data" else "elsewhere")
+    commonpath = exchanged(os.path.commonpath, os.fspath(directory / what), target)
+    monkeypatch.setattr(os.path, "commonpath", commonpath)
+    with pytest.raises(ExternalDataError, match="cannot be read: (Too many|Not a dir)"):
+        model_record(path)
+
+
+def test_a_model_whose_link_is_changed_while_it_is_opened(store, tmp_path, monkeypatch):
+    """It would have a store in which it does not lie."""
+    path = store(**MODEL, **{DATA: "../../data"})
+    (tmp_path / "store/model").write_bytes(path.read_bytes())
+    realpath = os.path.realpath
+
+    def exchange(name, *arguments):
+        if os.fspath(name) == os.fspath(path) and os.readlink(path) != "../../model":
+            path.unlink()
+            os.symlink("../../model", path)
+        return realpath(name, *arguments)
+
+    monkeypatch.setattr(os.path, "realpath", exchange)
+    with pytest.raises(ModelFileError, match="was replaced while it was read"):
+        model_record(path)

@@ -88,7 +88,7 @@ def test_the_command_asks_a_stock_rpc_server(exported, stock, tmp_path):
         for model, path, status, line in (
             ("model.onnx", exported / "lib.so", 0, "match: same model"),
             (sha256(layer(2)), exported / "lib.tar", 1, "mismatch: other model"),
-            ("model.onnx", stock / "lib.so", 2, "no record: the artifact carries no record"),
+            ("model.onnx", stock / "lib.so", 3, "no record: the artifact carries no record"),
         ):
             result = run_command("check", model, "--rpc", address, "--remote", path, cwd=tmp_path)
             assert result.stdout.startswith(line), result.stderr

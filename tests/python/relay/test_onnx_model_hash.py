@@ -18,7 +18,7 @@ import tvm.contrib.utils
 from conftest import NETWORKS, layer, run_python, sha256
 from tvm import relay, rpc
 from tvm.driver import tvmc
-from tvm.ir.module_hash import copy_hash
+from tvm.ir.module_hash import copy_hash, get_record
 from tvm.runtime import library_hash, vm_hash
 from tvm.runtime.profiler_vm import VirtualMachineProfiler
 from tvm.runtime.vm import Executable, VirtualMachine
@@ -282,21 +282,48 @@ def test_the_hash_survives(name, model):
     assert mod.attrs["model_hash"] == sha256(model)
 
 
-DROPPING = {
+# Those that make a new module.
+KEEPING_THE_FUNCTION = {
     "AnnotateSpans": relay.transform.AnnotateSpans(),
     "from_expr": lambda mod: tvm.IRModule.from_expr(mod["main"]),
     "text": lambda mod: relay.fromtext(mod.astext()),
+    "bind": lambda mod: tvm.IRModule.from_expr(
+        relay.build_module.bind_params_by_name(mod["main"], {"x": tvm.nd.array(X)})
+    ),
 }
 
 
-@pytest.mark.parametrize("name", DROPPING)
-def test_copy_hash_carries_the_hash_over_where_a_pass_drops_it(name, model):
+@pytest.mark.parametrize("name", KEEPING_THE_FUNCTION)
+def test_the_hash_survives_in_the_function(name, model):
     mod, _ = relay.frontend.from_onnx(model, get_hash=True)
-    dropped = DROPPING[name](mod)
-    assert not dropped.attrs or "model_hash" not in dropped.attrs
+    made = KEEPING_THE_FUNCTION[name](mod)
+    assert not made.attrs or "model_hash" not in made.attrs
+    assert get_record(made) == get_record(mod)
+    assert relay.vm.compile(made, TARGET).get_hash() == sha256(model)
+
+
+def test_the_hash_of_a_function_changes_nothing_that_is_compiled(model):
+    stock, _ = relay.frontend.from_onnx(model)
+    mod, _ = relay.frontend.from_onnx(model, get_hash=True)
+    assert not stock["main"].attrs
+    main = mod["main"].without_attr("model_hash").without_attr("model_hash_record")
+    tvm.ir.assert_structural_equal(main, stock["main"], map_free_vars=True)
+    tvm.ir.assert_structural_equal(
+        relay.optimize(tvm.IRModule.from_expr(mod["main"]), TARGET)[0]["main"].body,
+        relay.optimize(stock, TARGET)[0]["main"].body,
+        map_free_vars=True,
+    )
+
+
+def test_copy_hash_carries_the_hash_over_to_a_new_function(model):
+    mod, _ = relay.frontend.from_onnx(model, get_hash=True)
+    main = mod["main"]
+    dropped = tvm.IRModule.from_expr(relay.Function(main.params, main.body))
+    assert get_record(dropped) is None
     carried = copy_hash(mod, dropped)
+    assert get_record(dropped) is None
+    assert get_record(tvm.IRModule.from_expr(carried["main"])) == get_record(mod)
     assert carried.attrs["model_hash"] == sha256(model)
-    assert not dropped.attrs or "model_hash" not in dropped.attrs
     assert copy_hash(mod, carried).attrs["model_hash"] == sha256(model)
     assert relay.vm.compile(carried, TARGET).get_hash() == sha256(model)
 
@@ -305,6 +332,11 @@ def test_a_record_of_another_model_than_the_hash_is_refused(model):
     mod, _ = relay.frontend.from_onnx(model, get_hash=True)
     with pytest.raises(HashConflictError, match="expected the same"):
         relay.vm.compile(mod.with_attr("model_hash", "0" * 64), TARGET)
+    main = mod["main"]
+    mod.update_func(mod.get_global_var("main"), main.with_attr("model_hash", "0" * 64))
+    with pytest.raises(HashConflictError, match="function 'main'.*expected the same"):
+        relay.vm.compile(mod, TARGET)
+    mod.update_func(mod.get_global_var("main"), main)
     alone = mod.without_attr("model_hash_record")
     found = vm_hash.get_record(relay.vm.compile(alone, TARGET))
     assert (found.model, found.graph) == (sha256(model), None)

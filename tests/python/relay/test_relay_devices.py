@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 
+import jsonschema
 import numpy as np
 import onnx
 import pytest
 import tvm
-from conftest import layer, run_command, servers
+from conftest import ROOT, layer, run_command, servers
 from tvm import relay, rpc
 from tvm.runtime import vm_hash
 
@@ -73,11 +74,11 @@ def check(directory, *arguments):
     [
         ("model.onnx", ["single.so"], (0, "match: same model")),
         ("other.onnx", ["single.so"], (1, "mismatch: same graph, other weights")),
-        ("model.onnx", ["stock.so"], (2, "no record: the artifact carries no record of its model")),
+        ("model.onnx", ["stock.so"], (3, "no record: the artifact carries no record of its model")),
         (
             "model.onnx",
             ["deployment/code.ro"],
-            (2, "no record: 'code.ro' is of this model, but needs the kernels of a library and "),
+            (3, "no record: 'code.ro' is of this model, but needs the kernels of a library and "),
         ),
         (
             "model.onnx",
@@ -170,9 +171,10 @@ def test_every_free_device_of_a_key_is_asked(fleet, directory):
     arguments.append(directory / "single.so")
     for _ in range(2):  # they are free again
         result = check(directory, "model.onnx", *arguments)
-        table = [line.split(None, 1) for line in result.stdout.splitlines()]
-        expected = [["device", "verdict"], *([name, "match: same model"] for name in devices)]
-        assert (table, result.stderr, result.returncode) == (expected, "", 0)
+        expected = [f"match        {name}: same model; not sealed" for name in devices]
+        expected.append("3 devices: 3 match")
+        lines = result.stdout.splitlines()
+        assert (lines, result.stderr, result.returncode) == (expected, "", 0)
     result = check(directory, "other.onnx", *arguments)
     assert result.stdout.count("mismatch: same graph, other weights") == 3
     assert result.returncode == 1
@@ -186,13 +188,16 @@ def test_a_busy_device_is_named_and_not_waited_for(fleet, directory):
     arguments = ["--tracker", f"127.0.0.1:{tracker}", "--key", "board", "--remote"]
     arguments.append(directory / "single.so")
     result = check(directory, "model.onnx", "--json", *arguments)
-    assert result.returncode == 2
-    found = json.loads(result.stdout)["devices"]
-    assert [device["device"] for device in found] == devices
-    assert (
-        sorted(device["reason"] for device in found) == ["not checked: busy"] + ["same model"] * 2
-    )
-    assert [device["verdict"] for device in found if "busy" in device["reason"]] == [None]
+    assert result.returncode == 3
+    found = json.loads(result.stdout)
+    schema = json.loads((ROOT / "docs/output.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(found)
+    found = found["results"]
+    assert [device["path"] for device in found] == devices
+    assert sorted((device["status"], device["reason"]) for device in found) == [
+        *([("match", "same model")] * 2),
+        ("not_checked", "somebody else has it"),
+    ]
     # What is of another model is worse.
     assert check(directory, "other.onnx", *arguments).returncode == 1
     np.testing.assert_array_equal(tvm.nd.array([1], held.cpu()).numpy(), [1])
@@ -205,9 +210,10 @@ def test_a_device_without_the_file_is_told_of_in_the_table(fleet, directory):
         *(directory, "model.onnx", "--tracker", f"127.0.0.1:{tracker}"),
         *("--key", "board", "--remote", "/missing"),
     )
-    lines = result.stdout.splitlines()[1:]
-    assert [line.split()[0] for line in lines] == devices
-    assert all("error: " in line and "does not send '/missing'" in line for line in lines)
+    *lines, summary = result.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [["error", f"{name}:"] for name in devices]
+    assert all("does not send '/missing'" in line for line in lines)
+    assert summary == "3 devices: 3 error"
     assert (result.returncode, result.stderr) == (2, "")
 
 

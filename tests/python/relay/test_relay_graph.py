@@ -319,14 +319,20 @@ def test_a_part_of_the_parameters_is_of_the_model(tmp_path):
 # What loses a hash says so.
 
 
-def test_a_function_without_its_module_warns(tmp_path):
+@pytest.mark.parametrize("with_params", [True, False])
+def test_a_function_without_its_module_keeps_its_hash(with_params):
     mod, params = relay.frontend.from_onnx(layer(), get_hash=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        factory = relay.build(mod["main"], "llvm", params=params if with_params else None)
+    assert factory.get_hash() == sha256(layer())
+
+
+def test_a_function_that_lost_its_hash_warns():
+    mod, params = relay.frontend.from_onnx(layer(), get_hash=True)
+    main = relay.Function(mod["main"].params, mod["main"].body)
     with pytest.warns(RuntimeWarning, match="nothing that is compiled gets a hash"):
-        relay.build(mod["main"], "llvm", params=params)
-    with pytest.warns(RuntimeWarning, match="nothing that is compiled gets a hash"):
-        relay.build_module.BuildModule().build(
-            tvm.IRModule.from_expr(mod["main"]), TARGETS, params=params
-        )
+        relay.build_module.BuildModule().build(tvm.IRModule.from_expr(main), TARGETS, params=params)
 
 
 def test_a_build_by_hand_takes_the_hash_along(tmp_path):

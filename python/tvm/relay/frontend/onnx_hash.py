@@ -13,10 +13,11 @@ from .onnx import from_onnx as _from_onnx
 _DOC = """
     get_hash : bool, optional
         Hash the model as it was handed over, before it is converted, and store the SHA-256 of
-        its serialized form as the module's attribute ``model_hash``, from where
-        ``relay.vm.compile`` takes it into what it compiles. The model is left as it was. The
-        parameters know the model too, and are refused with another one's module. Keyword only; by
-        default if the environment variable ``TVM_MODEL_HASH`` is ``import``.
+        its serialized form as the attribute ``model_hash`` of the module and of its function
+        ``main``, from where ``relay.vm.compile`` and ``relay.build`` take it into what they
+        compile. The model is left as it was. The parameters know the model too, and are refused
+        with another one's module. Keyword only; by default if the environment variable
+        ``TVM_MODEL_HASH`` is ``import``.
 """
 
 
