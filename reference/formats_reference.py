@@ -51,6 +51,40 @@ def record(content: bytes) -> dict:
     return dict(fields)
 
 
+def escaped(word: str, also: str) -> str:
+    """A word in the value of a field: each byte that is not a letter, a digit or one of a few."""
+    plain = re.compile("[A-Za-z0-9_.~" + re.escape(also) + "-]")
+    return "".join(
+        chr(byte) if byte < 128 and plain.fullmatch(chr(byte)) else f"%{byte:02X}"
+        for byte in word.encode("utf-8")
+    )
+
+
+def recipe(tvm: str, targets: list, inputs: list | None) -> dict:
+    """The fields that say how a part was compiled.
+
+    A target is its kind and its triple or None, an input its name and its shape or None, in which
+    None is a size that is not static.
+    """
+    words = {
+        escaped(kind, "") + (":" + escaped(triple, "") if triple else "")
+        for kind, triple in targets
+    }
+    fields = {"tvm": escaped(tvm, "+"), "target": ",".join(sorted(words))}
+    if inputs is not None:
+        shapes = []
+        for name, shape in inputs:
+            sizes = "any"
+            if shape is not None:
+                sizes = "x".join("?" if size is None else str(size) for size in shape) or "scalar"
+            shapes.append(f"{escaped(name, '/')}:{sizes}")
+        fields["shapes"] = ",".join(shapes) or "none"
+    for key, value in fields.items():
+        if len(value) > 200:
+            fields[key] = "sha256:" + hashlib.sha256(value.encode("ascii")).hexdigest()
+    return {key: value for key, value in fields.items() if value}
+
+
 def hash_txt(content: bytes) -> dict:
     """The fields of a ``hash.txt``: those of a record, or the model's digest alone."""
     content = content.strip(b" \t\n\v\f\r")

@@ -47,8 +47,10 @@ _EXPORTS = {
     "NoHashError": "errors",
     "OutputError": "errors",
     "RecordError": "errors",
+    "RequirementError": "errors",
     "SealError": "errors",
     "UnknownArtifactError": "errors",
+    "UnloadableArtifactError": "errors",
     "UnsupportedTVMError": "errors",
 }
 __all__ = list(_EXPORTS)

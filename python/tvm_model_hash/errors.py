@@ -77,6 +77,14 @@ class FixedRecordError(ArtifactError):
     """The record of an artifact can be read, but not changed, where it lies."""
 
 
+class UnloadableArtifactError(ArtifactError):
+    """The running TVM cannot load an artifact, which is for another machine or another TVM."""
+
+
+class RequirementError(ModelHashError):
+    """What is required of an artifact is nothing that a record could say."""
+
+
 class OutputError(ModelHashError):
     """A file cannot be written where it was asked for."""
 

@@ -63,6 +63,14 @@ def check_model_hash(value: object, where: str) -> str:
 BUILD_KEY = "build"
 #: The key of the number of tensors that a part needs from a file of parameters.
 PARAMS_KEY = "params"
+#: The key of the version of the TVM that compiled the part.
+TVM_KEY = "tvm"
+#: The key of what it was compiled for: kinds of targets, and triples.
+TARGET_KEY = "target"
+#: The key of the shapes of the inputs of ``main``.
+SHAPES_KEY = "shapes"
+#: How a part was compiled; recipe.py has the values.
+RECIPE_KEYS = (TVM_KEY, TARGET_KEY, SHAPES_KEY)
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,9 @@ class Record:
     weights : str, optional
         SHA-256 of the values of its weights.
     extra : tuple of (str, str)
-        The other fields, in the order they stand in: ``build`` and ``params``, and those with
-        keys that this version does not know, which are kept, so that rewriting an artifact loses
-        nothing, and otherwise ignored.
+        The other fields, in the order they stand in: ``build`` and ``params``, the recipe, and
+        those with keys that this version does not know, which are kept, so that rewriting an
+        artifact loses nothing, and otherwise ignored.
 
     Raises
     ------
@@ -127,10 +135,25 @@ class Record:
         digests = {key: getattr(self, key) for key in DIGEST_KEYS}
         return {**digests, "fields": dict(self.extra), "record": str(self)}
 
+    def field(self, key: str) -> str | None:
+        """Get one of the other fields.
+
+        Parameters
+        ----------
+        key : str
+            Its key.
+
+        Returns
+        -------
+        value : str or None
+            None if there is no such field.
+        """
+        return dict(self.extra).get(key)
+
     @property
     def build(self) -> str | None:
         """The identity of the compilation that this part comes from, None where it is not said."""
-        return dict(self.extra).get(BUILD_KEY)
+        return self.field(BUILD_KEY)
 
     @property
     def params(self) -> int:
@@ -154,7 +177,8 @@ class Record:
         Parameters
         ----------
         build : str, optional
-            The identity of the compilation, None for a part that belongs to none.
+            The identity of the compilation, None for a part that belongs to none, and so has no
+            recipe either.
         params : int
             The number of tensors that the part needs from a file of parameters.
 
@@ -168,10 +192,26 @@ class Record:
         RecordError
             If it gets too long.
         """
-        others = [field for field in self.extra if field[0] not in (BUILD_KEY, PARAMS_KEY)]
+        replaced = (BUILD_KEY, PARAMS_KEY, *(RECIPE_KEYS if build is None else ()))
+        others = [field for field in self.extra if field[0] not in replaced]
         build_field = [] if build is None else [(BUILD_KEY, build)]
         params_field = [(PARAMS_KEY, str(params))] if params else []
         return replace(self, extra=(*build_field, *params_field, *others))
+
+    def in_common(self, other: Record) -> Record:
+        """Make the record of what two compilations of one model have in common.
+
+        Parameters
+        ----------
+        other : Record
+            Another record of the model.
+
+        Returns
+        -------
+        record : Record
+            This record without the fields that the other has not, or has with another value.
+        """
+        return replace(self, extra=tuple(field for field in self.extra if field in other.extra))
 
     @classmethod
     def parse(cls, text: str) -> Record:
@@ -266,14 +306,19 @@ def conflict(a: Record, b: Record) -> str | None:
     -------
     conflict : str or None
         What they differ in; None if they are of one model, and not of two compilations of it.
+        Two compilations of one build, which ``TVM_MODEL_HASH_BUILD`` allows, are told by their
+        recipes.
     """
     # Of one model there is one graph; None is what a record does not say.
     for key in DIGEST_KEYS:
         values = {getattr(a, key), getattr(b, key)} - {None}
         if len(values) > 1:
             return "two models"
-    if None not in (a.build, b.build) and a.build != b.build:
-        return "two compilations of this model"
+    # Parts that belong to no compilation have no build and no recipe.
+    for key in (BUILD_KEY, *RECIPE_KEYS):
+        said = (a.field(key), b.field(key))
+        if None not in said and said[0] != said[1]:
+            return "two compilations of this model"
     return None
 
 

@@ -9,9 +9,11 @@ from tvm_model_hash.integration import check_params, new_build
 from tvm_model_hash.warning import warn
 
 from ..ir.module_hash import get_record
+from ..ir.recipe_hash import main_function, record_of_compilation, relay_targets
 from ..runtime.library_hash import import_record
 from ..runtime.params_hash import Params
 from .build_module import BuildModule
+from .function import Function
 
 # All ways lead through it: relay.build, tvmc, quantize, and who calls it by hand.
 _build = BuildModule.build
@@ -21,7 +23,8 @@ _SIGNATURE = inspect.signature(_build)
 @functools.wraps(_build)
 def build(self, mod, *args, **kwargs):
     record = get_record(mod)
-    params = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments.get("params")
+    arguments = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments
+    params = arguments.get("params")
     check_params(record, params)
     if record is None and getattr(params, "record", None) is not None:
         # A function that was made anew has no such attribute.
@@ -29,6 +32,11 @@ def build(self, mod, *args, **kwargs):
             "the parameters know their model, and what they are compiled with does not: nothing "
             "that is compiled gets a hash. Compile the module that from_onnx(..., get_hash=True) "
             "returned, or carry its hash over with tvm.ir.module_hash.copy_hash"
+        )
+    if record is not None:
+        targets = relay_targets(arguments.get("target"), arguments.get("target_host"))
+        record = record_of_compilation(
+            record, targets, main_function(mod, Function), params=params or ()
         )
     graph, library, weights = _build(self, mod, *args, **kwargs)
     if record is not None:

@@ -47,7 +47,7 @@ class Device:
     busy: bool = False
 
 
-def check_server(expected, address, paths, key=""):
+def check_server(expected, address, paths, key="", require=None):
     """Check files on one server.
 
     Parameters
@@ -61,6 +61,8 @@ def check_server(expected, address, paths, key=""):
         one deployment.
     key : str
         The key that the server was started with, or what a tracker has given for it.
+    require : mapping of str to str, optional
+        As for ``tvm_model_hash.check``.
 
     Returns
     -------
@@ -83,13 +85,13 @@ def check_server(expected, address, paths, key=""):
             for path, file in zip(paths, files, strict=True):
                 _fetch(session, name, path, file)
         try:
-            found = check(record, files[0] if len(files) == 1 else directory)
+            found = check(record, files[0] if len(files) == 1 else directory, require=require)
         except ModelHashError as error:
             raise DeviceError(_without(directory, name, str(error))) from error
         return replace(found, reason=_without(directory, name, found.reason))
 
 
-def check_devices(expected, tracker, key, paths):
+def check_devices(expected, tracker, key, paths, require=None):
     """Check files on every free device of a key.
 
     Each is held only while its files are fetched.
@@ -104,6 +106,8 @@ def check_devices(expected, tracker, key, paths):
         The key.
     paths : sequence of str
         As for :func:`check_server`.
+    require : mapping of str to str, optional
+        As for ``tvm_model_hash.check``.
 
     Returns
     -------
@@ -141,16 +145,16 @@ def check_devices(expected, tracker, key, paths):
                 with contextlib.suppress(DeviceError), _session((host, port), match_key):
                     pass
                 break
-            devices[name] = _device(record, (host, port), match_key, paths)
+            devices[name] = _device(record, (host, port), match_key, paths, require)
     busy = {
         name: Device(name, None, "somebody else has it", busy=True) for name in known - set(devices)
     }
     return [device for _, device in sorted({**devices, **busy}.items())]
 
 
-def _device(record, address, match_key, paths):
+def _device(record, address, match_key, paths, require):
     try:
-        found = check_server(record, address, paths, match_key)
+        found = check_server(record, address, paths, match_key, require)
     except DeviceError as error:
         return Device(_name(address), None, str(error))
     return Device(_name(address), found, found.reason)

@@ -21,12 +21,13 @@ from tvm_model_hash.artifact.record_module import (
     payload_in_c,
     payload_in_ir,
 )
+from tvm_model_hash.checking import loadable
 from tvm_model_hash.errors import ArtifactError, DuplicateRecordError
 from tvm_model_hash.integration import check_hash, get_hash  # noqa: F401 (for a bare module)
 from tvm_model_hash.record import Record, conflict
 from tvm_model_hash.warning import warn
 
-from .module import Module, load_module
+from .module import Module, enabled, load_module
 
 try:
     from tvm._ffi import get_global_func
@@ -183,6 +184,27 @@ def import_record(module, record, names=()):
             )
         return
     place.import_module(made)
+
+
+def refuse_unloadable(deployment, *parts):
+    """Refuse parts of a deployment that the running TVM would fail to load.
+
+    Parameters
+    ----------
+    deployment : tvm_model_hash.checking.deployment.Deployment
+        The deployment.
+    *parts : tvm_model_hash.checking.parts.Part or None
+        What is to be loaded of it.
+
+    Raises
+    ------
+    UnloadableArtifactError
+        If it can't load one of them.
+    """
+    from tvm import __version__
+
+    present = [part for part in parts if part is not None]
+    loadable.refuse_unloadable(deployment.directory, present, __version__, enabled)
 
 
 def load_copy(path):

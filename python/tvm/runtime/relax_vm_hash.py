@@ -6,6 +6,7 @@ import os
 import numpy
 
 from tvm_model_hash.artifact.carrier import Role
+from tvm_model_hash.artifact.library_record import RELAX_VM
 from tvm_model_hash.artifact.tensor_list import trailer
 from tvm_model_hash.checking import verdict
 from tvm_model_hash.checking.deployment import LIBRARY_NAME
@@ -21,7 +22,13 @@ from tvm_model_hash.integration import (
 
 from ._tensor import tensor
 from .executable import Executable
-from .library_hash import get_library_record, get_parameter_names, import_record, load_copy
+from .library_hash import (
+    get_library_record,
+    get_parameter_names,
+    import_record,
+    load_copy,
+    refuse_unloadable,
+)
 from .module import Module
 from .params import load_param_dict_from_file, save_param_dict_to_file
 from .vm import VirtualMachine
@@ -231,6 +238,8 @@ def load(directory, device, expected, memory_cfg=None):
         the ones that the library needs.
     tvm_model_hash.BrokenSealError
         If a sealed file was changed.
+    tvm_model_hash.UnloadableArtifactError
+        If the running TVM can't load a part: it is for another machine, or of another TVM.
     tvm_model_hash.ModelHashError
         If the deployment or the model cannot be read.
     """
@@ -238,6 +247,12 @@ def load(directory, device, expected, memory_cfg=None):
         executable = deployment.only(Role.EXECUTABLE)
         if executable is None:
             raise ArtifactError(f"{deployment.directory!r} holds no library with an executable")
+        if executable.artifact.kind != RELAX_VM:
+            raise ArtifactError(
+                f"{executable.name!r} in {deployment.directory!r} is a {executable.artifact.kind}, "
+                f"expected a {RELAX_VM}: load it with a TVM that has Relay"
+            )
+        refuse_unloadable(deployment, executable)
         library = load_copy(deployment.files[executable.name])
         record = get_library_record(library)
         require_same(record, deployment)

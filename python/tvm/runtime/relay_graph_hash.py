@@ -9,7 +9,7 @@ from tvm_model_hash.checking import verdict
 from tvm_model_hash.errors import ArtifactError, HashConflictError
 from tvm_model_hash.integration import require_same
 
-from .library_hash import get_library_record, load_copy
+from .library_hash import get_library_record, load_copy, refuse_unloadable
 from .params import save_param_dict
 
 GRAPH_NAME = "graph.json"
@@ -76,6 +76,8 @@ def load_parts(deployment, device):
     ------
     ArtifactError
         If it is of neither, or has several parts of a role.
+    UnloadableArtifactError
+        If the running TVM can't load it.
     ModelHashMismatch
         If what was loaded has another record than its file.
     """
@@ -90,6 +92,7 @@ def load_parts(deployment, device):
         )
     # That there are kernels beside a graph was checked.
     code = executable or deployment.only(Role.KERNELS)
+    refuse_unloadable(deployment, code)
     library = load_copy(deployment.files[code.name])
     require_same(get_library_record(library), deployment, code)
     if code.artifact.kind == AOT_EXECUTOR:

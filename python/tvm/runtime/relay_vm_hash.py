@@ -42,6 +42,7 @@ from .library_hash import (
     has_remote_record,
     import_record,
     load_copy,
+    refuse_unloadable,
 )
 from .module import Module
 from .params import save_param_dict
@@ -360,6 +361,8 @@ def load(directory, device, expected, memory_cfg=None):
         If no model is expected, and the parts are of different ones.
     tvm_model_hash.BrokenSealError
         If a sealed file was changed.
+    tvm_model_hash.UnloadableArtifactError
+        If the running TVM can't load a part: it is for another machine, or of another TVM.
     tvm_model_hash.ModelHashError
         If the deployment or the model cannot be read.
     """
@@ -375,6 +378,7 @@ def load(directory, device, expected, memory_cfg=None):
                 f"{found.name!r} in {deployment.directory!r} is a {found.artifact.kind}, expected "
                 f"a {RELAY_VM_KIND}, a graph executor or AOT"
             )
+        refuse_unloadable(deployment, executable, kernels)
         code = deployment.files[executable.name]
         if kernels is None:
             vm_exec = Executable(load_copy(code))

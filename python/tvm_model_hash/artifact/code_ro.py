@@ -65,8 +65,9 @@ class RelayVM(Carrier):
         """Of a universal library's slices, one stands for all; each is a compilation of its own."""
         records = [one._record for one in (self, other)]
         if records[0] != records[1]:
+            if records[0] and records[1]:
+                self._record = records[0].in_common(records[1])
             records = [record and record.with_fields(None, record.params) for record in records]
-            self._record = records[0]
         if records[0] != records[1] or self._read_sections() != other._read_sections():
             raise DuplicateRecordError(
                 "the library holds several VM executables that differ, with the records "

@@ -7,6 +7,7 @@ that. In a ``.tar`` it may still be a source in C.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -15,7 +16,7 @@ from ..containers.binary import Binary
 from ..containers.library import Library
 from ..containers.window import Window
 from ..errors import DuplicateRecordError, FixedRecordError, RecordError, UnknownArtifactError
-from ..record import Record
+from ..record import Record, conflict
 from .carrier import Artifact, Carrier, Patch, Role, Source
 from .record_module import (
     HASH_FUNCTION,
@@ -50,7 +51,8 @@ _SOURCES = (".c", ".cc")
 #: Kinds of libraries.
 GRAPH_EXECUTOR = "Relay graph executor"
 AOT_EXECUTOR = "Relay AOT executor"
-_RELAX = (Role.EXECUTABLE, "Relax VM executable")
+RELAX_VM = "Relax VM executable"
+_RELAX = (Role.EXECUTABLE, RELAX_VM)
 # What a library is by the type of its root module.
 _KINDS = {
     "relax.VMExecutable": _RELAX,
@@ -125,10 +127,8 @@ def read_carried(library: Library) -> Carried | None:
                 "the library carries two records of one model that differ in the parameters that "
                 "it needs: expected one library of one compilation"
             )
-    extra = [
-        field for field in first.record.extra if all(field in one.record.extra for one in others)
-    ]
-    return first._replace(record=Record(*_identity(first.record), tuple(extra)), places=places)
+    record = functools.reduce(Record.in_common, (other.record for other in others), first.record)
+    return first._replace(record=record, places=places)
 
 
 def agreed(record: Record | None, carried: Carried | None) -> Record | None:
@@ -153,9 +153,7 @@ def agreed(record: Record | None, carried: Carried | None) -> Record | None:
     """
     if record is None or carried is None:
         return record
-    ours, others = dict(record.extra), dict(carried.record.extra)
-    builds = {fields["build"] for fields in (ours, others) if "build" in fields}
-    if _identity(record) != _identity(carried.record) or len(builds) > 1:
+    if _identity(record) != _identity(carried.record) or conflict(record, carried.record):
         raise DuplicateRecordError(
             f"the executable in the library has the record '{record}', and its kernels have "
             f"'{carried.record}': expected both of one compilation. Compile the model again"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .deployment import Deployment
 from .expected import Expected
 from .manifest import MANIFEST_NAME, require_nothing_beside
 from .no_record import why_no_record, why_not_known
+from .requirements import Answer, check_requirements, compare_records, records_of
 
 if TYPE_CHECKING:
     import onnx
@@ -29,9 +30,10 @@ class Status(str, enum.Enum):
     MATCH = "match"
     #: The model was serialized differently, and computes the same: graph and weights are equal.
     EQUIVALENT = "equivalent"
-    #: The artifact is of another model, or its parts are of several.
+    #: The artifact is of another model, or its parts are of several; or it was compiled in another
+    #: way than is required.
     MISMATCH = "mismatch"
-    #: The artifact, or one of its parts, does not say which model it is of.
+    #: The artifact, or one of its parts, does not say which model it is of, or what is required.
     NO_RECORD = "no_record"
     #: The files are not the ones that were sealed.
     BROKEN_SEAL = "broken_seal"
@@ -177,6 +179,7 @@ def check(
     *,
     sealed: bool = False,
     follow_links: bool = False,
+    require: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Check an artifact against a model.
 
@@ -200,6 +203,10 @@ def check(
         Whether a symbolic link in a directory stands for the file that it leads to, wherever that
         lies, for directories that a store has made of links. By default one that leads out of the
         directory is an error.
+    require : mapping of str to str, optional
+        Further fields that the records must have, ``{"target": "llvm", "tvm": "0.19.0"}`` for
+        example: another value is a mismatch, and what does not say is no match either. A target
+        may be named by its kind alone.
 
     Returns
     -------
@@ -213,9 +220,12 @@ def check(
         If the artifact cannot be read, or is no artifact.
     InvalidHashError
         If a hash or a ``hash.txt`` is malformed.
+    RequirementError
+        If no record could have what is required.
     ModelHashError
         If the model cannot be read or digested.
     """
+    check_requirements(require or {})
     expected = model_or_hash if isinstance(model_or_hash, Expected) else Expected(model_or_hash)
     found = _read(artifact, follow_links)
     if found.broken or found.disagreement:
@@ -228,7 +238,7 @@ def check(
             verdict = replace(verdict, reason=_difference(expected, verdict, found))
         elif found.why_no_record:
             verdict = replace(verdict, reason=f"{verdict.reason}: {found.why_no_record}")
-    verdict = _complete(verdict, found, artifact, sealed)
+    verdict = _complete(verdict, found, artifact, sealed, require or {})
     if expected.hash_path and _lies_in(expected.hash_path, artifact):
         remark = (
             f"{expected.hash_path!r} lies in {os.fsdecode(artifact)!r} itself: this compares the "
@@ -240,12 +250,18 @@ def check(
     return verdict
 
 
-def check_consistent(artifact: Any, *, sealed: bool = False, follow_links: bool = False) -> Verdict:
+def check_consistent(
+    artifact: Any,
+    *,
+    sealed: bool = False,
+    follow_links: bool = False,
+    require: Mapping[str, str] | None = None,
+) -> Verdict:
     """Check that an artifact is of one model, whichever that is, and its parts belong together.
 
     Parameters
     ----------
-    artifact, sealed, follow_links
+    artifact, sealed, follow_links, require
         As in :func:`check`.
 
     Returns
@@ -258,7 +274,10 @@ def check_consistent(artifact: Any, *, sealed: bool = False, follow_links: bool 
     ------
     ArtifactError
         If the artifact cannot be read, or is no artifact.
+    RequirementError
+        If no record could have what is required.
     """
+    check_requirements(require or {})
     found = _read(artifact, follow_links)
     if found.broken or found.disagreement:
         verdict = _worse_than_any_model(found, None)
@@ -270,7 +289,7 @@ def check_consistent(artifact: Any, *, sealed: bool = False, follow_links: bool 
         verdict = Verdict(
             Status.MATCH, None, found.record, f"all of it is of model {found.record.model}"
         )
-    return _complete(verdict, found, artifact, sealed)
+    return _complete(verdict, found, artifact, sealed, require or {})
 
 
 def _read(artifact: Any, follow_links: bool) -> Found:
@@ -296,11 +315,18 @@ def _worse_than_any_model(found: Found, expected: Record | None) -> Verdict:
     )
 
 
-def _complete(verdict: Verdict, found: Found, artifact: Any, sealed: bool) -> Verdict:
-    """Say what does not depend on the model: what nothing is known of, and what the seal covers."""
+def _complete(
+    verdict: Verdict, found: Found, artifact: Any, sealed: bool, require: Mapping[str, str]
+) -> Verdict:
+    """Say what does not depend on the model: how it was compiled, what nothing is known of, ..."""
     verdict = replace(verdict, deployment=found.deployment)
-    if verdict.ok and found.unknown:
-        verdict = replace(verdict, status=Status.NO_RECORD, reason=found.unknown)
+    if verdict.ok:
+        answer = _answer(require, found)
+        unknown = found.unknown or answer.unknown
+        if answer.unmet:
+            verdict = replace(verdict, status=Status.MISMATCH, reason=answer.unmet)
+        elif unknown:
+            verdict = replace(verdict, status=Status.NO_RECORD, reason=unknown)
     if not verdict.ok:
         return verdict
     if sealed:
@@ -308,6 +334,12 @@ def _complete(verdict: Verdict, found: Found, artifact: Any, sealed: bool) -> Ve
     if verdict.ok and isinstance(artifact, (str, os.PathLike)):
         verdict = replace(verdict, remarks=_scope(verdict))
     return verdict
+
+
+def _answer(require: Mapping[str, str], found: Found) -> Answer:
+    if found.deployment is None:
+        return compare_records(require, [("the artifact", found.record, True)])
+    return compare_records(require, records_of(found.deployment.parts))
 
 
 def _with_a_seal(verdict: Verdict, artifact: Any) -> Verdict:

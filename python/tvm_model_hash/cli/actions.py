@@ -193,6 +193,9 @@ def _container_text(artifact: Any) -> str:
 
 def check(arguments: argparse.Namespace) -> Iterator[Result]:
     """Check artifacts, or the files on devices, against a model."""
+    from ..checking.requirements import parse_requirements
+
+    require = parse_requirements(arguments.require)
     if not arguments.consistent and not arguments.paths:
         arguments.refuse("expected MODEL and ARTIFACT, or --consistent and ARTIFACT")
     model = None if arguments.consistent else arguments.paths[0]
@@ -206,13 +209,17 @@ def check(arguments: argparse.Namespace) -> Iterator[Result]:
             arguments.refuse(
                 "--consistent, --sealed and --follow-links are for artifacts that lie here"
             )
-        return _check_devices(arguments, model)
+        return _check_devices(arguments, model, require)
     from ..checking.expected import Expected
     from ..checking.verdict import check as check_against
     from ..checking.verdict import check_consistent
 
     expected = None if model is None else Expected(model)
-    options = {"sealed": arguments.sealed, "follow_links": arguments.follow_links}
+    options = {
+        "sealed": arguments.sealed,
+        "follow_links": arguments.follow_links,
+        "require": require,
+    }
 
     def check_one(path: str) -> Result:
         if expected is None:
@@ -227,11 +234,13 @@ def check(arguments: argparse.Namespace) -> Iterator[Result]:
     return _each(arguments, check_one, artifacts, is_of_the_model)
 
 
-def _check_devices(arguments: argparse.Namespace, model: str | None) -> Iterator[Result]:
+def _check_devices(
+    arguments: argparse.Namespace, model: str | None, require: dict[str, str]
+) -> Iterator[Result]:
     device_hash = _device_hash()
     if arguments.rpc:
         verdict = device_hash.check_server(
-            model, arguments.rpc, arguments.remote, arguments.key or ""
+            model, arguments.rpc, arguments.remote, arguments.key or "", require
         )
         host, port = arguments.rpc
         yield _verdict_result(arguments, f"{host}:{port}", verdict)
@@ -239,7 +248,7 @@ def _check_devices(arguments: argparse.Namespace, model: str | None) -> Iterator
     if arguments.key is None:
         arguments.refuse("--tracker takes --key")
     for device in device_hash.check_devices(
-        model, arguments.tracker, arguments.key, arguments.remote
+        model, arguments.tracker, arguments.key, arguments.remote, require
     ):
         if device.verdict is not None:
             yield _verdict_result(arguments, device.address, device.verdict)

@@ -259,6 +259,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--follow-links", action="store_true", help=links_help)
     sub.add_argument(
+        "--require",
+        metavar="KEY=VALUE[,...]",
+        action="append",
+        default=[],
+        help="demand this of each record, as show prints it: target=llvm (or with the triple, as "
+        "far as you like: target=llvm:x86_64), tvm=0.19.0, shapes=x:1x16. Can be given several "
+        "times",
+    )
+    sub.add_argument(
         "--rpc", metavar="HOST:PORT", type=_address, help="check files on this RPC server of TVM"
     )
     sub.add_argument(

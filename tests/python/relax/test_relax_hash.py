@@ -288,7 +288,8 @@ def test_every_record_comes_back(kind, target, tmp_path, model):
     if kind == "awkward":  # characters that C and LLVM have their own ideas about
         record = Record(sha256(model), extra=(("x", 'a"b\\n??=c??/%41'), ("y", "\\")))
     else:
-        room = 1024 - len(str(Record(sha256(model)).with_fields("0" * 32))) - len(" z=")
+        own = tvm.compile(set_record(from_onnx(model), Record(sha256(model))), target)
+        room = 1024 - len(str(vm_hash.get_record(own))) - len(" z=")
         record = Record(sha256(model), extra=(("z", "?" * room),))
     executable = tvm.compile(set_record(from_onnx(model), record), target)
     found = vm_hash.get_record(executable)
@@ -306,7 +307,7 @@ def test_every_record_comes_back(kind, target, tmp_path, model):
 def test_a_record_that_gets_too_long_is_told(model):
     room = 1024 - len(str(Record(sha256(model)))) - len(" z=")
     record = Record(sha256(model), extra=(("z", "?" * room),))
-    with pytest.raises(RecordError, match="1063 bytes long, more than the limit of 1024"):
+    with pytest.raises(RecordError, match="1[0-9]{3} bytes long, more than the limit of 1024"):
         tvm.compile(set_record(from_onnx(model), record), "llvm")
 
 

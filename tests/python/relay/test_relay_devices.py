@@ -97,6 +97,14 @@ def test_one_server_is_asked(model, remote, expected, server, directory):
     assert "/tmp" not in result.stdout
 
 
+def test_what_is_required_is_compared_with_files_of_a_server(server, directory):
+    arguments = ["model.onnx", "--rpc", server, "--remote", directory / "single.so"]
+    assert check(directory, *arguments, "--require", "target=llvm").returncode == 0
+    result = check(directory, *arguments, "--require", "target=c")
+    assert result.returncode == 1
+    assert "the artifact has target=llvm:" in result.stdout
+
+
 def test_a_server_with_a_key_takes_it(start, directory):
     address = f"127.0.0.1:{start('server', 'mine')}"
     arguments = ["model.onnx", "--rpc", address, "--remote", directory / "single.so"]

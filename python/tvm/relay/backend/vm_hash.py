@@ -2,16 +2,20 @@
 """Compilation that takes the model's identity from the IRModule into code and kernels."""
 
 import functools
+import inspect
 
 from tvm_model_hash.integration import check_params, new_build
 
 from ...ir.module_hash import get_record
+from ...ir.recipe_hash import main_function, record_of_compilation, relay_targets
 from ...runtime.relay_vm_hash import set_record
+from ..function import Function
 from .vm import VMCompiler
 
 _set_params = VMCompiler.set_params
 _lower = VMCompiler.lower
 _get_exec = VMCompiler.get_exec
+_SIGNATURE = inspect.signature(_lower)
 
 
 @functools.wraps(_set_params)
@@ -25,8 +29,16 @@ def lower(self, mod, *args, **kwargs):
     # Here, because no later step sees the attribute; and read before the work is done, so that
     # a malformed hash is told at once.
     record = get_record(mod)
-    check_params(record, getattr(self, "_model_hash_params", None))
-    self._model_hash_record = record and record.with_fields(new_build())
+    params = getattr(self, "_model_hash_params", None)
+    check_params(record, params)
+    if record is not None:
+        arguments = _SIGNATURE.bind(self, mod, *args, **kwargs).arguments
+        targets = relay_targets(arguments.get("target"), arguments.get("target_host"))
+        record = record_of_compilation(
+            record, targets, main_function(mod, Function), params=params or ()
+        )
+        record = record.with_fields(new_build())
+    self._model_hash_record = record
     _lower(self, mod, *args, **kwargs)
 
 
