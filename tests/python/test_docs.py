@@ -82,6 +82,14 @@ def test_the_jobs_to_copy_work(repository):
     assert [command for command in commands if shell(command, repository)] == []
 
 
+def test_the_example_in_python_works(repository):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, check=True, text=True, stdout=subprocess.PIPE
+    )
+    assert result.stdout == "match: same model\n"
+
+
 def test_the_hook_to_copy_works(repository, tmp_path):
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     (used,) = TO_COPY[".pre-commit-config.yaml"]["repos"][0]["hooks"]
