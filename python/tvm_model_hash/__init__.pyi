@@ -16,6 +16,7 @@ from .checking.verdict import ModelHashMismatch as ModelHashMismatch
 from .checking.verdict import Status as Status
 from .checking.verdict import Verdict as Verdict
 from .checking.verdict import check as check
+from .checking.verdict import check_consistent as check_consistent
 from .errors import ArtifactError as ArtifactError
 from .errors import BrokenSealError as BrokenSealError
 from .errors import BuildMismatchError as BuildMismatchError
@@ -34,8 +35,10 @@ from .errors import ModelTypeError as ModelTypeError
 from .errors import NoHashError as NoHashError
 from .errors import OutputError as OutputError
 from .errors import RecordError as RecordError
+from .errors import RequirementError as RequirementError
 from .errors import SealError as SealError
 from .errors import UnknownArtifactError as UnknownArtifactError
+from .errors import UnloadableArtifactError as UnloadableArtifactError
 from .errors import UnsupportedTVMError as UnsupportedTVMError
 from .model.difference import explain as explain
 from .model.digest import model_hash as model_hash

@@ -217,6 +217,15 @@ def test_a_model_is_read_once_for_several(model, directory, capsys, monkeypatch)
         assert len(recorded) == (count > 1 or model == "same.onnx")
 
 
+def test_the_row_of_a_broken_seal_is_brief(directory, capsys):
+    main(["check", "--sealed", "model.onnx", "broken", "noted"])
+    assert capsys.readouterr().out == (
+        "broken seal  broken: missing 'hash.txt'; changed 'lib.so'; extra 'old.ro'\n"
+        "broken seal  noted: extra 'notes.log'\n"
+        "2 artifacts: 2 broken seal\n"
+    )
+
+
 def test_options_may_stand_between_paths(directory, capsys):
     assert main(["check", "model.onnx", "--exact", "sealed", "-q", "open"]) == 0
     assert main(["digest", "model.onnx", "--hash-only", "same.onnx"]) == 0
@@ -387,7 +396,7 @@ def test_a_crash_is_status_2_and_one_line(directory, capsys, monkeypatch):
 def test_interrupted(directory):
     code = (
         "import os, signal, sys\nfrom tvm_model_hash.cli import actions, main\n"
-        "actions._show = lambda path: os.kill(os.getpid(), signal.SIGINT)\n"
+        "actions._show = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(main(['show', 'x']))"
     )
     result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)

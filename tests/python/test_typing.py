@@ -37,6 +37,7 @@ from tvm_model_hash import (
     Status,
     Verdict,
     check,
+    check_consistent,
     explain,
     model_hash,
     model_record,
@@ -73,12 +74,14 @@ def release(path: str, directory: os.PathLike[str]) -> Record:
 def accept(path: str, directory: str) -> int:
     warnings.simplefilter("error", ModelHashWarning)
     try:
-        verdict = check(path, directory)
+        assert_type(check_consistent(directory, sealed=True), Verdict)
+        verdict = check(path, directory, follow_links=True)
         assert_type(verdict, Verdict)
         assert_type(verdict.status, Status)
         assert_type(verdict.reason, str)
         assert_type(verdict.found, Record | None)
         assert_type(verdict.ok, bool)
+        assert_type(verdict.remarks + verdict.changed, tuple[str, ...])
         assert_type(verdict.require(exact=True), Verdict)
     except ModelHashMismatch as error:
         assert_type(error.verdict, Verdict)

@@ -168,13 +168,29 @@ def _broken_lines(reason: str, broken: Any, deployment: Any) -> list[str]:
 
     if MANIFEST_NAME in broken.changed:
         return [Colored("broken_seal", f"broken seal: {reason}")]
-    lines = [f"missing  {name}" for name in broken.missing]
-    lines += [f"changed  {name}" for name in broken.changed]
-    lines += [f"extra    {name}" for name in broken.extra]
+    lines = [f"{how:7}  {name}" for how, names in _differences(broken) for name in names]
     if deployment.disagreement:
         lines.append(Colored("mismatch", f"besides, {deployment.disagreement}"))
     head = "broken seal: the files are not the ones that were sealed"
     return [Colored("broken_seal", head), *lines]
+
+
+def _brief(verdict: Any) -> str | None:
+    """The row of a broken seal: which files, and not what they were to be."""
+    from ..checking.manifest import MANIFEST_NAME
+
+    differences = _differences(verdict)
+    if not differences or MANIFEST_NAME in verdict.changed:
+        return None
+    return "; ".join(
+        f"{how} {', '.join(map(repr, names[:3]))}" + (", ..." if len(names) > 3 else "")
+        for how, names in differences
+    )
+
+
+def _differences(broken: Any) -> list[tuple[str, tuple[str, ...]]]:
+    found = ("missing", broken.missing), ("changed", broken.changed), ("extra", broken.extra)
+    return [(how, names) for how, names in found if names]
 
 
 def _artifact_text(artifact: Any) -> str:
@@ -299,6 +315,7 @@ def _verdict_result(arguments: argparse.Namespace, path: str, verdict: Any) -> R
         verdict.to_dict(),
         lines,
         tuple(r.partition(": ")[0] if r.startswith("not sealed") else r for r in verdict.remarks),
+        brief=_brief(verdict),
     )
 
 

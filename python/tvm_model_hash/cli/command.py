@@ -100,6 +100,8 @@ def _results(arguments: argparse.Namespace, report: Report) -> Iterator[Result]:
 def _forget_output() -> None:
     """Keep the interpreter from flushing, when it ends, what can't be written."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -233,7 +235,8 @@ def make_parser() -> argparse.ArgumentParser:
             f"{PROGRAM} check [options] MODEL ARTIFACT...\n"
             f"       {PROGRAM} check [options] --consistent ARTIFACT...\n"
             f"       {PROGRAM} check [options] MODEL --rpc HOST:PORT --remote PATH...\n"
-            f"       {PROGRAM} check [options] MODEL --tracker HOST:PORT --key KEY --remote PATH..."
+            f"       {PROGRAM} check [options] MODEL --tracker HOST:PORT --key KEY\n"
+            "           --remote PATH..."
         ),
     )
     sub.add_argument(

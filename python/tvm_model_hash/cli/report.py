@@ -62,6 +62,8 @@ class Result:
         What is to be added to the row.
     error : str, optional
         The type of the error, if it is one.
+    brief : str, optional
+        What the row has in place of the reason, where that is long.
     """
 
     status: str
@@ -72,6 +74,7 @@ class Result:
     lines: list[str] = field(default_factory=list)
     remarks: tuple[str, ...] = ()
     error: str | None = None
+    brief: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
@@ -222,7 +225,7 @@ def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
 
 def _print_row(result: Result) -> None:
     label = result.status.replace("_", " ")
-    text = "; ".join(filter(None, (result.reason, *result.remarks)))
+    text = "; ".join(filter(None, (result.brief or result.reason, *result.remarks)))
     path = result.path or ""
     if text.startswith(f"{path!r}: "):  # an error that begins with it too
         text = text[len(f"{path!r}: ") :]
