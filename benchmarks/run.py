@@ -34,7 +34,10 @@ from tvm.ir.module_hash import set_record
 from tvm.runtime.vm import Executable, VirtualMachine
 
 import tvm_model_hash
-from tvm_model_hash import Record, model_hash, model_record
+from tvm_model_hash import Record, Status, check, model_hash, model_record
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests" / "python"))
+from servers import serving
 
 ROUNDS = 5
 MEGA, MIB = 10**6, 1 << 20
@@ -519,7 +522,11 @@ def executables(directory):
 
     deployment = directory / "deployment"
     deployment.mkdir()
-    code, lib = executable(1000 * MEGA, True).save()
+    exe = executable(1000 * MEGA, True)
+    exe.mod.export_library(directory / "large.so")
+    behind_a_url(directory / "large.so")
+    code, lib = exe.save()
+    exe = None
     (deployment / "code.ro").write_bytes(code)
     lib.export_library(deployment / "lib.so")
     code = lib = None
@@ -531,6 +538,38 @@ def executables(directory):
             "s",
             lambda command=command: run(SCRIPT, *command, deployment),
             lambda: run(*nothing),
+            11,
+        )
+
+
+def behind_a_url(library):
+    """What is transferred to check a library at a web server, and how long that takes."""
+    with serving(library.parent) as server:
+        url = server.of(library.name)
+        assert check("0" * 64, url).status == Status.MATCH
+        requests, sent = len(server.requests), server.sent
+        add(
+            "check, library of 1 GB at a web server: transferred",
+            f"{sent / MEGA:.3f} MB",
+            f"{library.stat().st_size / MEGA:.0f} MB",
+            sent / MEGA,
+            1,
+            " MB",
+        )
+        add(
+            "check, library of 1 GB at a web server: requests",
+            str(requests),
+            "",
+            requests,
+            20,
+            "",
+        )
+        difference(
+            "check, library of 1 GB, at a web server on loopback - here",
+            0.1,
+            "s",
+            lambda: check("0" * 64, url),
+            lambda: check("0" * 64, library),
             11,
         )
 

@@ -35,11 +35,13 @@ from .errors import ModelTypeError as ModelTypeError
 from .errors import NoHashError as NoHashError
 from .errors import OutputError as OutputError
 from .errors import RecordError as RecordError
+from .errors import RemoteError as RemoteError
 from .errors import RequirementError as RequirementError
 from .errors import SealError as SealError
 from .errors import UnknownArtifactError as UnknownArtifactError
 from .errors import UnloadableArtifactError as UnloadableArtifactError
 from .errors import UnsupportedTVMError as UnsupportedTVMError
+from .files import downloading as downloading
 from .model.difference import explain as explain
 from .model.digest import model_hash as model_hash
 from .model.digest import model_record as model_record

@@ -6,15 +6,47 @@ Every message names what was found, what was expected and what to do about it.
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+# In a URL the user and the password stand before the host, and a store's signature behind a "?".
+_SECRETS = re.compile(
+    r"""(?P<scheme>[a-z][a-z0-9+.-]+://)(?P<user>[^\s/@]*@)?(?P<path>[^\s?]*)"""
+    r"""(?P<query>\?\S*?(?=['")\]]*[:;,.]*(?:\s|$)))?""",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """Leave out of the URLs in a text what gives access to what is behind them.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    text : str
+        With ``***`` for users and passwords, and for what stands behind a ``?``.
+    """
+    return _SECRETS.sub(_without_secrets, text) if "://" in text else text
+
+
+def _without_secrets(url: re.Match[str]) -> str:
+    user, query = url["user"] and "***@", url["query"] and "?***"
+    return url["scheme"] + (user or "") + url["path"] + (query or "")
 
 
 class ModelHashError(ValueError):
     """Base class of all errors that this package raises.
 
     They can be pickled and copied with all that they have, and so come out of a pool of processes
-    as what they are.
+    as what they are. Secrets in URLs are left out of the message, which may end up in a log.
     """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_secrets(x) if isinstance(x, str) else x for x in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By default an error is made again by calling its class with its message alone.
@@ -75,6 +107,10 @@ class UnknownArtifactError(ArtifactError):
 
 class FixedRecordError(ArtifactError):
     """The record of an artifact can be read, but not changed, where it lies."""
+
+
+class RemoteError(ModelHashError):
+    """What lies behind a URL cannot be read there, or changed while it was read."""
 
 
 class UnloadableArtifactError(ArtifactError):

@@ -17,10 +17,15 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, NamedTuple
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
-from .errors import ArtifactError, OutputError
+from .errors import ArtifactError, ModelHashError, OutputError, RemoteError, without_secrets
+from .limits import check_file_size
 from .progress import hashing
+
+if TYPE_CHECKING:
+    from .remote.objects import Object, State
 
 fcntl: Any
 try:
@@ -31,6 +36,14 @@ except ImportError:  # Windows
 _IS_WINDOWS = os.name == "nt"
 
 _CHUNK_BYTES = 1024 * 1024
+
+# The drive of a path on Windows has one letter.
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+# The objects at URLs that were opened in a block of one_version, and whether one may be transferred
+# whole.
+_objects: ContextVar[dict[str, Object] | None] = ContextVar("objects", default=None)
+_may_download: ContextVar[bool] = ContextVar("may_download", default=False)
 
 _SUFFIX = ".tvm-model-hash-tmp"
 _TEMPORARY = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(_SUFFIX)}")
@@ -43,26 +56,46 @@ _OPEN_SECONDS = 1.0
 _POLL_SECONDS = 0.02
 
 
+def is_url(path: str) -> bool:
+    """Whether a path is a URL, behind which fsspec reads: ``s3://bucket/model.onnx`` for example.
+
+    Parameters
+    ----------
+    path : str
+        Any path.
+
+    Returns
+    -------
+    is_url : bool
+    """
+    return _URL.match(path) is not None
+
+
 def open_regular(path: str, follow_symlinks: bool = True) -> BinaryIO:
     """Open a regular file for reading; nothing else is opened, and nothing blocks.
 
     Parameters
     ----------
     path : str
-        The file to open.
+        The file to open, or the URL of an object.
     follow_symlinks : bool
         Whether the path may end in a symbolic link.
 
     Returns
     -------
     file : file object
-        The file, opened for reading bytes.
+        The file, opened for reading bytes. Of an object only what is read is transferred.
 
     Raises
     ------
     ArtifactError
         If the file does not exist, is not a regular one, or cannot be read.
+    RemoteError
+        If an object cannot be read, is no longer the one that was opened, or what is needed to read
+        it is not installed.
     """
+    if is_url(path):
+        return _open_object(path)
     flags = os.O_RDONLY | _flag("O_BINARY") | _flag("O_NONBLOCK")
     if not follow_symlinks:
         flags |= _flag("O_NOFOLLOW")
@@ -99,15 +132,16 @@ def file_sha256(path: str, follow_symlinks: bool = True) -> tuple[int, str]:
 
     Raises
     ------
-    ArtifactError
+    ArtifactError, RemoteError
         If the file cannot be read, is not a regular one, or is written to meanwhile.
     """
     digest = hashlib.sha256()
     size = 0
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     with open_regular(path, follow_symlinks) as file:
-        before = FileState.of(os.fstat(file.fileno()))
-        with hashing(before.size, os.path.basename(path)) as progress:
+        before = state_of(file)
+        check_file_size(path, before.size)
+        with hashing(before.size, name_of(path), is_url(path)) as progress:
             try:
                 while count := file.readinto(buffer):  # type: ignore[attr-defined]
                     digest.update(buffer[:count])
@@ -153,7 +187,33 @@ class FileState(NamedTuple):
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def check_unchanged(path: str, file: BinaryIO, before: FileState) -> None:
+#: The state of a file or of an object.
+AnyState: TypeAlias = "FileState | State"
+
+
+def state_of(file: BinaryIO) -> AnyState:
+    """Take the state of an open file.
+
+    Parameters
+    ----------
+    file : file object
+        The file, from :func:`open_regular`.
+
+    Returns
+    -------
+    state : FileState, or State of an object
+        Each has a ``size``, and equals that of the same content only.
+
+    Raises
+    ------
+    RemoteError
+        If a store is asked for it and does not say, as it is outside of :func:`one_version`.
+    """
+    remote: AnyState | None = getattr(file, "state", None)
+    return FileState.of(os.fstat(file.fileno())) if remote is None else remote
+
+
+def check_unchanged(path: str, file: BinaryIO, before: AnyState) -> None:
     """Make sure that what was read of a file was one content.
 
     Parameters
@@ -162,17 +222,235 @@ def check_unchanged(path: str, file: BinaryIO, before: FileState) -> None:
         Its path, for the message.
     file : file object
         The file, open.
-    before : FileState
+    before : FileState or State
         Its state before it was read.
 
     Raises
     ------
-    ArtifactError
+    ArtifactError, RemoteError
         If it was written to or cut meanwhile.
     """
-    if FileState.of(os.fstat(file.fileno())) != before:
-        raise ArtifactError(
+    if state_of(file) != before:
+        error = RemoteError if is_url(path) else ArtifactError
+        raise error(
             f"{path!r} was written to while it was read: try again when nobody writes to it"
+        )
+
+
+@contextmanager
+def one_version() -> Iterator[None]:
+    """Read an object at a URL in one version, however often it is opened in the block.
+
+    What was transferred of it is not transferred again, as long as it is at hand. Files are not
+    affected.
+
+    Raises
+    ------
+    RemoteError
+        If an object changed before the block ended, whatever that found in it.
+    """
+    if _objects.get() is not None:  # in the block of a caller, which is the one that counts
+        yield
+        return
+    opened: dict[str, Object] = {}
+    token = _objects.set(opened)
+    try:
+        try:
+            yield
+        except ModelHashError as error:
+            if not isinstance(error, RemoteError):
+                for source in opened.values():
+                    source.check_unchanged()
+            raise
+        for source in opened.values():
+            source.check_unchanged()
+    finally:
+        _objects.reset(token)
+
+
+@contextmanager
+def downloading() -> Iterator[None]:
+    """Transfer whole what a server gives no parts of, instead of an error.
+
+    Each is kept in a temporary file of this process, which is gone when it is no longer needed.
+    """
+    token = _may_download.set(True)
+    try:
+        yield
+    finally:
+        _may_download.reset(token)
+
+
+def is_directory(path: str) -> bool:
+    """Whether a directory is at a path.
+
+    Parameters
+    ----------
+    path : str
+        A path, or a URL.
+
+    Returns
+    -------
+    is_directory : bool
+
+    Raises
+    ------
+    RemoteError
+        If a store does not say.
+    """
+    if is_url(path):
+        from .remote import store
+
+        return store.is_directory(path)
+    return os.path.isdir(path)
+
+
+def join(directory: str, name: str) -> str:
+    """Make the path of what has a name below a directory.
+
+    Parameters
+    ----------
+    directory : str
+        The directory, or its URL.
+    name : str
+        The name, with ``/`` between its parts.
+
+    Returns
+    -------
+    path : str
+    """
+    if is_url(directory):
+        from .remote import store
+
+        return store.join(directory, name)
+    return os.path.join(directory, name)
+
+
+def directory_of(path: str) -> str:
+    """Make the path of the directory that a file lies in.
+
+    Parameters
+    ----------
+    path : str
+        The file's, or its URL.
+
+    Returns
+    -------
+    directory : str
+    """
+    if is_url(path):
+        from .remote import store
+
+        return store.parent(path)
+    return os.path.dirname(path)
+
+
+def name_of(path: str) -> str:
+    """Take the last part of a path, to show it.
+
+    Parameters
+    ----------
+    path : str
+        A path, or a URL, of which secrets are left out.
+
+    Returns
+    -------
+    name : str
+    """
+    return os.path.basename(without_secrets(path))
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path is a URL that may stand for several, as in ``s3://bucket/models/*``.
+
+    Parameters
+    ----------
+    path : str
+        A path, in which a shell has replaced such patterns already, or a URL.
+
+    Returns
+    -------
+    is_pattern : bool
+    """
+    if not is_url(path):
+        return False
+    from .remote import store
+
+    return store.is_pattern(path)
+
+
+def expand(path: str) -> list[str]:
+    """Find what a URL stands for.
+
+    Parameters
+    ----------
+    path : str
+        A path or a URL.
+
+    Returns
+    -------
+    paths : list of str
+        The path itself, unless it is a pattern and something fits.
+
+    Raises
+    ------
+    RemoteError
+        If a directory can't be listed.
+    """
+    if not is_pattern(path):
+        return [path]
+    from .remote import store
+
+    return store.expand(path)
+
+
+def regular_size(path: str) -> int:
+    """How many bytes a regular file has, without opening it where that can be.
+
+    Parameters
+    ----------
+    path : str
+        The file, or the URL of an object.
+
+    Returns
+    -------
+    size : int
+
+    Raises
+    ------
+    ArtifactError
+        If the file does not exist or is not a regular one.
+    RemoteError
+        If an object cannot be read.
+    """
+    if is_url(path):
+        with _open_object(path) as file:
+            return file.source.state.size
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # the latter for a name that no file can have
+        raise _cannot_read(path, error) from error
+    _check_regular(path, status)
+    return status.st_size
+
+
+def refuse_url(path: str) -> None:
+    """Refuse to write behind a URL.
+
+    Parameters
+    ----------
+    path : str
+        What is to be written.
+
+    Raises
+    ------
+    OutputError
+        If it is a URL.
+    """
+    if is_url(path):
+        raise OutputError(
+            f"cannot write {path!r}: it is a URL, behind which is only read. Write to this "
+            "machine, and copy that there"
         )
 
 
@@ -376,6 +654,18 @@ def locked(directory: str) -> Iterator[None]:
         _release(lock, directory)
 
 
+def _open_object(url: str) -> Any:
+    from .remote import objects, store
+
+    opened = _objects.get()
+    source = None if opened is None else opened.get(url)
+    if source is None:
+        source = store.open_object(url, _may_download.get())
+        if opened is not None:
+            opened[url] = source
+    return objects.opened(source, is_shared=opened is not None)
+
+
 def _flag(name: str) -> int:
     """A flag of ``os.open``, 0 on a system without it."""
     return getattr(os, name, 0)
@@ -412,6 +702,7 @@ def _cannot_read(path: str, error: OSError | ValueError) -> ArtifactError:
 @contextmanager
 def _writing(path: str) -> Iterator[None]:
     """Turn what the system says into an error that names the file to write."""
+    refuse_url(path)
     if "\0" in path:
         raise OutputError(f"cannot write {path!r}: there is a byte 0 in its name")
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 # What is smaller is done before a bar would show, and does not wait for its import.
 _MIN_BYTES = 64 * 1024 * 1024
+_MIN_BYTES_IF_SLOW = 4 * 1024 * 1024
 # Before, what there is to go by is how long the first piece took.
 _ESTIMATE_SECONDS = 3
 
@@ -41,7 +42,7 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def hashing(total: int, name: str) -> contextlib.AbstractContextManager[Any]:
+def hashing(total: int, name: str, is_slow: bool = False) -> contextlib.AbstractContextManager[Any]:
     """Show progress while bytes are hashed, if that takes over a second on a terminal.
 
     Parameters
@@ -50,13 +51,16 @@ def hashing(total: int, name: str) -> contextlib.AbstractContextManager[Any]:
         How many bytes there are.
     name : str
         What is hashed, a file's name for example.
+    is_slow : bool
+        Whether they come in slower than from a disk.
 
     Returns
     -------
     progress : context manager
         Its ``update(size)`` is to be told of the bytes that are done.
     """
-    if total < _MIN_BYTES or sys.stderr is None or not sys.stderr.isatty():
+    least = _MIN_BYTES_IF_SLOW if is_slow else _MIN_BYTES
+    if total < least or sys.stderr is None or not sys.stderr.isatty():
         return contextlib.nullcontext(_Silent())
     from tqdm import tqdm
 

@@ -13,14 +13,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import limits
 from .errors import InvalidHashError, RecordError
 
 #: What the text of every record begins with, whatever its version.
 RECORD_TAG = "model-hash/"
 #: Tag and version of the records that this package reads and writes.
 RECORD_VERSION = RECORD_TAG + "1"
-#: Longest record, in bytes. A reader refuses a longer one before it looks inside.
-MAX_RECORD_BYTES = 1024
 
 #: The keys that have a meaning, in the order in which they stand.
 DIGEST_KEYS = ("model", "graph", "weights")
@@ -324,9 +323,9 @@ def conflict(a: Record, b: Record) -> str | None:
 
 def _check_size(text: str) -> None:
     # Characters are bytes in a record; other texts fail on their first wrong character.
-    if len(text) > MAX_RECORD_BYTES:
+    if len(text) > limits.RECORD_BYTES:
         raise RecordError(
-            f"the record is {len(text)} bytes long, more than the limit of {MAX_RECORD_BYTES}"
+            f"the record is {len(text)} bytes long, more than the limit of {limits.RECORD_BYTES}"
         )
 
 

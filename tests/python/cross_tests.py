@@ -89,7 +89,7 @@ def test_a_sealed_deployment_is_verified_to_the_last_byte(built, tmp_path):
     data[-1] ^= 1
     library.write_bytes(data)
     verdict = check(leaky(), directory)
-    assert verdict.status is Status.MISMATCH
+    assert verdict.status is Status.BROKEN_SEAL
     assert built.platform.library in verdict.reason
 
 

@@ -7,6 +7,7 @@ left, and then lets one finish, which has to leave nothing behind.
     python fault.py [ROUNDS [OPERATION ...]]
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import time
 import traceback
 
 from tvm_model_hash.artifact.record_io import read_record, write_record
+from tvm_model_hash.checking.deployment import Deployment
 from tvm_model_hash.checking.hash_file import write_hash_file
 from tvm_model_hash.checking.manifest import seal, verify_seal
 from tvm_model_hash.files import new_directory
@@ -117,14 +119,74 @@ class Directory:
 
     def check(self):
         if not self.path.exists():  # killed between two renames: the next one brings it back
-            try:
-                with new_directory(str(self.path), overwrite=True):
-                    raise KeyError
-            except KeyError:
-                pass
+            bring_back(self.path)
         found = {(self.path / name).read_text() for name in ("first", "second")}
         assert found in ({"a" * 100_000}, {"b" * 100_000})
         assert sorted(os.listdir(self.path)) == ["first", "second"]
+
+
+class Executables:
+    """What writes executables of TVM's: here they are compiled, and never run.
+
+    What TVM has run can't be forked, as its threads are gone then.
+    """
+
+    def __init__(self, directory, built):
+        import numpy as np
+        from artifacts import compile_model, dense
+        from tvm.runtime import vm_hash
+
+        weights = np.arange(512).reshape(16, 32)
+        models = [dense(weights), dense(-weights)]
+        self.executables = [compile_model(model, get_hash=True) for model in models]
+        self.records = [vm_hash.get_record(exe) for exe in self.executables]
+        self.directory = directory
+        self.write()
+
+
+class Save(Executables):
+    """A deployment of one executable with late-bound constants, then of another one."""
+
+    names = ("deployment",)
+
+    def write(self):
+        from tvm.runtime import vm_hash
+
+        for exe in self.executables:
+            vm_hash.save(exe, self.directory / "deployment", byte_limit=1024, overwrite=True)
+
+    def check(self):
+        path = self.directory / "deployment"
+        if not path.exists():  # killed between two renames: the next one brings it back
+            bring_back(path)
+        assert sorted(os.listdir(path)) == ["SHA256SUMS", "code.ro", "consts", "hash.txt", "lib.so"]
+        found = Deployment.read(path)
+        assert not found.disagreement
+        assert found.stated.model in [record.model for record in self.records]
+
+
+class Move(Executables):
+    """The constants of one executable, then of another one."""
+
+    names = ("consts",)
+
+    def write(self):
+        path = self.directory / "consts"
+        self.whole = getattr(self, "whole", {})
+        for exe, record in zip(self.executables, self.records, strict=True):
+            exe.move_late_bound_consts(str(path), 1024)
+            self.whole[path.read_bytes()] = record.model
+            exe.load_late_bound_consts(str(path))
+
+    def check(self):
+        path = self.directory / "consts"
+        assert read_record(path).model == self.whole[path.read_bytes()]
+
+
+def bring_back(path):
+    """Write beside a directory, which brings back what a killed one has moved away."""
+    with contextlib.suppress(KeyError), new_directory(str(path), overwrite=True):
+        raise KeyError
 
 
 OPERATIONS = {
@@ -133,6 +195,8 @@ OPERATIONS = {
     "tag": Tag,
     "strip": Strip,
     "new_directory": Directory,
+    "save": Save,
+    "move": Move,
 }
 
 

@@ -4,7 +4,9 @@
 import ast
 import contextlib
 import errno
+import gzip
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -14,6 +16,8 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
+import tempfile
 import threading
 
 import pytest
@@ -23,8 +27,11 @@ from fault import OPERATIONS, A, B, fork
 from tvm_model_hash import files
 from tvm_model_hash.artifact import record_io
 from tvm_model_hash.artifact.record_io import read_record, write_record
+from tvm_model_hash.checking import copies
+from tvm_model_hash.checking.copies import private_copies
 from tvm_model_hash.checking.hash_file import write_hash_file
 from tvm_model_hash.checking.manifest import seal, verify_seal
+from tvm_model_hash.checking.package import unpacked
 from tvm_model_hash.checking.parts import file_names
 from tvm_model_hash.errors import ArtifactError, OutputError
 from tvm_model_hash.files import (
@@ -474,6 +481,74 @@ def test_a_read_only_disk_leaves_everything_as_it_was(mounted):
     fails_to_write(mounted, "Read-only file system")
 
 
+def archive_of(path, size):
+    """An archive with a directory of two files."""
+    with tarfile.open(path, "w") as out:
+        for name in ("a/first", "a/second"):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            out.addfile(member, io.BytesIO(bytes(size)))
+    return str(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_archive_for_which_the_disk_has_no_room_is_not_unpacked(
+    mounted, tmp_path, monkeypatch, compressed
+):
+    path = archive_of(tmp_path / "a.tar", 1 << 20)
+    if compressed:
+        path += ".gz"
+        pathlib.Path(path).write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
+    before = names(mounted)
+    monkeypatch.setattr(tempfile, "tempdir", str(mounted))
+    with pytest.raises(ArtifactError, match="'a/first' it has more bytes than is free"):  # noqa: SIM117
+        with unpacked(path):
+            pass
+    with pytest.raises(ArtifactError, match="bytes, and [0-9]+ are free in"):  # noqa: SIM117
+        with private_copies({"a.tar": str(tmp_path / "a.tar")}):
+            pass
+    assert names(mounted) == before
+
+
+def test_files_that_may_not_be_that_large_are_an_error_and_leave_nothing(tmp_path, monkeypatch):
+    path = archive_of(tmp_path / "a.tar", 3000)
+    (tmp_path / "place").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "place"))
+
+    def limited():
+        # The first file fits.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3500, 3500))
+        with unpacked(path) as files:
+            assert len(files) == 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 3500))
+        for context in (unpacked(path), private_copies({"a.tar": path})):
+            with pytest.raises(ArtifactError, match=r"a\.tar': File too large"), context:
+                pass
+
+    _, status = os.waitpid(fork(limited), 0)
+    assert status == 0
+    assert names(tmp_path / "place") == []
+
+
+def test_what_the_memory_has_no_room_for_is_copied_to_the_disk(tmp_path, monkeypatch, built):
+    code = built / "small/code.ro"
+    with private_copies({"code.ro": str(code)}) as files:
+        assert files["code.ro"].startswith("/proc/")
+    hole = tmp_path / "hole"
+    with open(hole, "wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "place").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "place"))
+    with pytest.raises(ArtifactError, match="hole': it has 1099511627776 bytes, and [0-9]+ are"):  # noqa: SIM117
+        with private_copies({"hole": str(hole)}):
+            pass
+    monkeypatch.setattr(copies, "_sealed_memory_bytes", lambda: 10)
+    with private_copies({"code.ro": str(code)}) as files:
+        assert pathlib.Path(files["code.ro"]).read_bytes() == code.read_bytes()
+        assert files["code.ro"].startswith(str(tmp_path / "place"))
+    assert names(tmp_path / "place") == []
+
+
 # Several at once
 
 
@@ -821,10 +896,14 @@ def test_a_junction_is_a_link(tmp_path, monkeypatch):
 # Killed
 
 
+# Each takes its time, and is never at rest; `make fault` does it hundreds of times.
+SAMPLE = {"save": 3, "move": 8}
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_whoever_is_killed_has_lost_nothing(built, operation):
     done = subprocess.run(
-        [sys.executable, FAULT, "20", operation],
+        [sys.executable, FAULT, str(SAMPLE.get(operation, 20)), operation],
         env={**os.environ, "FAULT_ARTIFACTS": str(built)},
         capture_output=True,
         text=True,

@@ -34,7 +34,10 @@ def lines(path):
 DEPENDENCIES = PROJECT["project"]["dependencies"]
 BUILD = PROJECT["build-system"]["requires"]
 WANTED = {
-    "relay": [*DEPENDENCIES, *BUILD, *extra("relay"), *group("test")],
+    "relay": [
+        *(*DEPENDENCIES, *BUILD, *group("test")),
+        *(*extra("relay"), *extra("completion"), *extra("remote")),
+    ],
     "bench": [*DEPENDENCIES, *BUILD, *extra("relay"), *lines("benchmarks/requirements.txt")],
     "demo": [*DEPENDENCIES, *BUILD, *extra("relay"), *lines("examples/requirements.txt")],
     "demo-relax": [*DEPENDENCIES, *BUILD, *extra("relax"), *group("demo-relax")],

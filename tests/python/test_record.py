@@ -11,7 +11,7 @@ from tvm import relay
 from tvm.runtime import relay_vm_hash as vm_hash
 
 from tvm_model_hash import InvalidHashError, ModelHashError, Record, RecordError
-from tvm_model_hash.record import MAX_RECORD_BYTES
+from tvm_model_hash.limits import RECORD_BYTES
 
 A, B, C = "a" * 64, "b0" * 32, "0123456789abcdef" * 4
 
@@ -76,7 +76,7 @@ def test_cpp_refuses_modules_that_are_no_executable(vm_exec, set_record):
 
 
 def test_the_longest_valid_record_has_the_longest_length():
-    assert max(map(len, VALID)) == MAX_RECORD_BYTES
+    assert max(map(len, VALID)) == RECORD_BYTES
 
 
 def test_the_parts_of_a_record():

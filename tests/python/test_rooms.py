@@ -8,7 +8,18 @@ from conftest import ROOT
 
 CORE = ROOT / "python" / "tvm_model_hash"
 # What each room may import, besides itself.
-GROUND = {"record", "recipe", "errors", "versions", "files", "progress", "warning"}
+GROUND = {
+    "record",
+    "recipe",
+    "errors",
+    "versions",
+    "files",
+    "progress",
+    "remote",
+    "warning",
+    "limits",
+    "boundary",
+}
 BELOW = {
     "ground": set(),
     "model": {"ground"},

@@ -112,23 +112,23 @@ class RelayVM(Carrier):
             outer.file, outer.size - header, outer.source, outer.start + header, "executable"
         )
         _skip_strings(reader, "globals")
-        constants = [_constant(reader) for _ in range(reader.count("constants"))]
+        constants = [_constant(reader) for _ in range(reader.entries("constants"))]
         _skip_array(reader, "constants")
         _skip_strings(reader, "names of primitives")
-        for _ in range(reader.count("attributes of primitives")):
+        for _ in range(reader.entries("attributes of primitives")):
             reader.skip(_INDEX_BYTES, "attributes of primitives")
-            for _ in range(reader.count("attributes of primitives")):
+            for _ in range(reader.entries("attributes of primitives")):
                 _skip_string(reader, "attributes of primitives")
                 _skip_string(reader, "attributes of primitives")
         inputs = None
-        for _ in range(reader.count("code")):
+        for _ in range(reader.entries("code")):
             # The function's name, and the numbers of its registers and of its instructions.
             name, _, instructions = _strings(reader, "code", 3)
             parameters = _strings(reader, "code")
             if name == b"main":
                 inputs = tuple(_text(reader, parameter) for parameter in parameters)
             _skip_array(reader, "code")
-            for _ in range(_number(reader, instructions)):
+            for _ in range(reader.expect(_number(reader, instructions), "code")):
                 _skip_array(reader, "code")
         if reader.position != reader.size:
             raise damaged(
@@ -160,7 +160,7 @@ def _skip_string(reader: Reader, section: str) -> None:
 
 
 def _skip_strings(reader: Reader, section: str) -> None:
-    for _ in range(reader.count(section)):
+    for _ in range(reader.entries(section)):
         _skip_string(reader, section)
 
 
@@ -181,7 +181,7 @@ def _constant(reader: Reader) -> str | None:
 
 
 def _strings(reader: Reader, section: str, expected: int | None = None) -> list[bytes]:
-    count = reader.count(section)
+    count = reader.entries(section)
     if expected not in (None, count):
         raise damaged(reader, f"a function has {count} fields, expected {expected}")
     return [reader.string(section) for _ in range(count)]
@@ -191,10 +191,10 @@ def _text(reader: Reader, name: bytes) -> str:
     try:
         return name.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise damaged(reader, f"the name {name!r} is not UTF-8") from error
+        raise damaged(reader, f"the name {name[:100]!r} is not UTF-8") from error
 
 
 def _number(reader: Reader, text: bytes) -> int:
     if not re.fullmatch(rb"[0-9]{1,19}", text):
-        raise damaged(reader, f"a function has {text!r} instructions, expected a number")
+        raise damaged(reader, f"a function has {text[:40]!r} instructions, expected a number")
     return int(text)

@@ -7,22 +7,23 @@ member, and taking out what was put in gives the file back to the byte.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import reprlib
 from functools import cached_property
 from typing import Any, NamedTuple, TypeGuard
 
+from .. import limits
 from ..errors import ArtifactError, RecordError
 from ..record import Record
 from .carrier import Patch, Source
 
-#: Largest JSON that is read, in bytes. What is written for large networks has a few million.
-MAX_JSON_BYTES = 32 * 1024 * 1024
 #: The key of the record.
 RECORD_KEY = "model_hash_record"
 
 _HEAD_BYTES = 256
+_CHUNK_BYTES = 1024 * 1024
 # A byte order mark, which some readers drop, is an error that has to be told.
 _FIRST_KEY = re.compile(rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:')
 _BEGINNING = re.compile(rb'[ \t\n\r]*(\{[ \t\n\r]*("|\Z)|\Z)')
@@ -30,6 +31,9 @@ _BEGINNING = re.compile(rb'[ \t\n\r]*(\{[ \t\n\r]*("|\Z)|\Z)')
 _REPR = reprlib.Repr()
 _REPR.maxstring = 100
 _SPACE = re.compile(r"[ \t\n\r]*")
+_STRING = re.compile(rb'"[^"]*"?')
+_STEPS = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
+_NO_BRACKETS = bytes(byte for byte in range(256) if not _STEPS[byte])
 
 
 class Member(NamedTuple):
@@ -77,7 +81,7 @@ class JsonObject:
             #: Behind the brace that opens the object, and behind the one that closes it.
             self.start = _skip(text, start, "{")
             self.end = self._read_members()
-        except (ValueError, RecursionError) as error:  # the latter for many brackets
+        except ValueError as error:
             raise ArtifactError(f"{source} is damaged: it is not valid JSON: {error}") from error
 
     @classmethod
@@ -100,6 +104,7 @@ class JsonObject:
         ArtifactError
             If it is not one, or is not UTF-8, or more than white space stands behind it.
         """
+        _check_structure(data, source)
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -297,9 +302,9 @@ def check_size(size: int, source: str) -> None:
     ArtifactError
         If it is not.
     """
-    if size > MAX_JSON_BYTES:
+    if size > limits.JSON_BYTES:
         raise ArtifactError(
-            f"{source} has {size} bytes of JSON, more than the limit of {MAX_JSON_BYTES}"
+            f"{source} has {size} bytes of JSON, more than the limit of {limits.JSON_BYTES}"
         )
 
 
@@ -337,6 +342,35 @@ def is_size(value: object) -> TypeGuard[int]:
 def short(value: object) -> str:
     """Show a value in an error's message."""
     return _REPR.repr(value)
+
+
+def _check_structure(data: bytes, source: str) -> None:
+    """Check how much JSON there is before memory is filled with it."""
+    # What is left without the strings, where brackets, commas and digits are of the structure.
+    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    pieces, before = [], b""
+    for start in range(0, len(unescaped), _CHUNK_BYTES):  # of all at once it would take much memory
+        piece = before + unescaped[start : start + _CHUNK_BYTES]
+        before = b'"' * (piece.count(b'"') % 2)  # inside of a string
+        pieces.append(_STRING.sub(b"", piece))
+    bare = b"".join(pieces)
+    brackets = bare.translate(None, _NO_BRACKETS)
+    values = bare.count(b",") + len(brackets)
+    if values > limits.JSON_VALUES:
+        raise ArtifactError(
+            f"{source} has {values} values of JSON, more than the limit of {limits.JSON_VALUES}"
+        )
+    depth = max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+    if depth > limits.JSON_DEPTH:
+        raise ArtifactError(
+            f"{source} is damaged: its JSON is nested {depth} deep, more than the limit of "
+            f"{limits.JSON_DEPTH}"
+        )
+    if re.search(rb"[0-9]{%d}" % (limits.JSON_DIGITS + 1), bare):
+        raise ArtifactError(
+            f"{source} is damaged: a number in its JSON has more digits than the limit of "
+            f"{limits.JSON_DIGITS}"
+        )
 
 
 def _skip(text: str, position: int, expected: str = "") -> int:

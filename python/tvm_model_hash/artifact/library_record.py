@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from .. import limits
 from ..containers.binary import Binary
 from ..containers.library import Library
 from ..containers.window import Window
@@ -21,7 +22,6 @@ from .carrier import Artifact, Carrier, Patch, Role, Source
 from .record_module import (
     HASH_FUNCTION,
     MACH_O_SECTION,
-    MAX_PAYLOAD_BYTES,
     NOTE_OWNER,
     NOTE_TYPE,
     PE_SECTION,
@@ -31,13 +31,6 @@ from .record_module import (
 )
 from .tvm_library import OWN_FUNCTIONS, TvmLibrary
 from .tvm_serializer import Reader, damaged, skip_tensor
-
-#: Most records in a library: in each slice of a universal one, of each model linked into it.
-MAX_PAYLOADS = 64
-#: Largest source in C that is looked into.
-MAX_SOURCE_BYTES = 8 * MAX_PAYLOAD_BYTES
-# In a section they stand one behind the other.
-_MAX_SECTION_BYTES = 8 * MAX_PAYLOAD_BYTES
 
 # Where the record lies in the formats that have no notes.
 _SECTIONS = {
@@ -101,11 +94,13 @@ def read_carried(library: Library) -> Carried | None:
     bare = []
     places = 0
     for binaries in library.slices:
-        payloads = list(_payloads(binaries, library))
+        payloads = []
+        for data in _payloads(binaries, library):
+            payloads.append(data)
+            if places + len(payloads) > limits.PAYLOADS:
+                raise RecordError(f"it has more records than the limit of {limits.PAYLOADS}")
         places += len(payloads)
         found += [_parse(data) for data in dict.fromkeys(payloads)]
-        if len(found) > MAX_PAYLOADS:
-            raise RecordError(f"it has {len(found)} records, more than the limit of {MAX_PAYLOADS}")
         if not payloads:
             bare.append(binaries[0].platform if binaries else "no machine")
     if not found:
@@ -168,11 +163,11 @@ def _identity(record: Record) -> tuple[str, str | None, str | None]:
 def _payloads(binaries: tuple[Binary, ...], library: Library) -> Iterator[bytes]:
     for binary in binaries:
         for note in binary.notes(NOTE_OWNER.encode("ascii"), NOTE_TYPE):
-            yield _read(note, MAX_PAYLOAD_BYTES)
+            yield _read(note, limits.PAYLOAD_BYTES)
         for section in binary.sections(_SECTIONS.get(binary.format, "")):
-            yield from _split(_read(section, _MAX_SECTION_BYTES), binary.format)
+            yield from _split(_read(section, limits.PAYLOAD_SECTION_BYTES), binary.format)
     for member in library.others:
-        if member.name.endswith(_SOURCES) and member.data.size <= MAX_SOURCE_BYTES:
+        if member.name.endswith(_SOURCES) and member.data.size <= limits.SOURCE_BYTES:
             text = member.data.read(0, member.data.size, "source")
             data = payload_in_c(text.decode("latin-1"))
             if data is not None:
@@ -197,10 +192,10 @@ def _split(data: bytes, format_: str) -> list[bytes]:
 
 
 def _parse(data: bytes) -> Carried:
-    if len(data) > MAX_PAYLOAD_BYTES:
+    if len(data) > limits.PAYLOAD_BYTES:
         raise RecordError(
             f"the record with its names is {len(data)} bytes long, more than the limit of "
-            f"{MAX_PAYLOAD_BYTES}"
+            f"{limits.PAYLOAD_BYTES}"
         )
     line, *lines = data.split(b"\n")
     record = Record.decode(line)
@@ -301,7 +296,7 @@ def _tensors_of_graph(reader: Reader) -> set[str]:
     """Names of the tensors in a module that holds the graph executor's graph and parameters."""
     section = "graph executor"
     reader.skip(reader.count(section), section)  # the graph
-    count = reader.count(section)
+    count = reader.entries(section)
     if reader.count(section) != count:
         raise damaged(reader, f"it has {count} parameters, and not as many names")
     names = {reader.string(section).decode("utf-8", "replace") for _ in range(count)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from .. import limits
 from ..errors import ArtifactError, FixedRecordError
 from ..record import RECORD_TAG, Record
 from .carrier import Artifact, Carrier, Patch, Role, Source
@@ -27,7 +28,6 @@ _LOCATOR_64_LAYOUT = struct.Struct("<4sLQL")
 _CENTRAL_LAYOUT = struct.Struct("<4s6H3L5H2L")
 _LOCAL_LAYOUT = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT_BYTES = 0xFFFF
-_MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
 # What stands in a field whose number is in the zip64 extra field, and that one's tag.
 _ELSEWHERE = 0xFFFFFFFF
 _ZIP64 = 1
@@ -145,9 +145,10 @@ class Npz(Carrier):
                 f"its directory has {size} bytes from byte {start} on, and its end is at {end}"
             )
         check_count(count, self._source.name)
-        if size > _MAX_DIRECTORY_BYTES:
+        if size > limits.ZIP_DIRECTORY_BYTES:
             raise self._damaged(
-                f"its directory has {size} bytes, more than the limit of {_MAX_DIRECTORY_BYTES}"
+                f"its directory has {size} bytes, more than the limit of "
+                f"{limits.ZIP_DIRECTORY_BYTES}"
             )
         self._count, self._directory = count, (start, size)
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from ..boundary import reading
 from ..errors import ArtifactError, OutputError, RecordError, UnknownArtifactError
-from ..files import FileState, check_unchanged, open_regular, replacing
+from ..files import check_unchanged, one_version, open_regular, refuse_url, replacing, state_of
 from ..record import Record
 from .carrier import Artifact, Carrier, Interface, Patch, Role, Source
 from .code_ro import RelayVM
@@ -59,15 +60,17 @@ _OTHER_FILES = {
 }
 
 
+@one_version()
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read what an artifact says about itself; tensors are not read, however many there are.
 
     Parameters
     ----------
     path : str or os.PathLike
-        ``code.ro``, a library of any platform from ``export_library``, the graph executor's JSON,
-        or a file of parameters: ``save_param_dict``'s or late-bound constants, ``.npz``,
-        ``tensor-cache.json``, ``.safetensors``. What it is is told by its content, not its name.
+        Path or URL of ``code.ro``, a library of any platform from ``export_library``, the graph
+        executor's JSON, or a file of parameters: ``save_param_dict``'s or late-bound constants,
+        ``.npz``, ``tensor-cache.json``, ``.safetensors``. What it is is told by its content, not
+        its name.
 
     Returns
     -------
@@ -78,12 +81,17 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     UnknownArtifactError
         If the file is nothing that carries a record.
     ArtifactError
-        If it cannot be read, or is damaged or truncated.
+        If it cannot be read, is damaged or truncated, or written to meanwhile.
+    RemoteError
+        If it cannot be read where a URL says that it is.
     RecordError
         If the record is malformed, or there are several.
     """
     with _open(path) as source:
-        return _find(source).artifact()
+        state = state_of(source.file)
+        artifact = _find(source).artifact()
+        check_unchanged(source.path, source.file, state)
+        return artifact
 
 
 def read_record(path: str | os.PathLike[str]) -> Record | None:
@@ -170,19 +178,21 @@ def write_record(
             "from its text"
         )
     target = os.fsdecode(path if output is None else output)
+    for named in (os.fsdecode(path), target):
+        refuse_url(named)
     if os.path.islink(target):
         raise OutputError(
             f"cannot write {target!r}: it is a symbolic link, which would be replaced by a file. "
             f"Name the file itself: {os.path.realpath(target)!r}"
         )
     with _open(path) as source:
-        before = os.fstat(source.file.fileno())
+        mode, state = os.fstat(source.file.fileno()).st_mode, state_of(source.file)
         patch = _find(source).patch(record)
-        with replacing(target, stat.S_IMODE(before.st_mode)) as file:
+        with replacing(target, stat.S_IMODE(mode)) as file:
             _copy(source, 0, patch.start, file)
             file.write(patch.data)
             _copy(source, patch.end, source.size, file)
-            check_unchanged(source.path, source.file, FileState.of(before))
+            check_unchanged(source.path, source.file, state)
             source.file.close()  # Windows replaces no file that is open
     return target
 
@@ -190,13 +200,11 @@ def write_record(
 @contextmanager
 def _open(path: str | os.PathLike[str]) -> Iterator[Source]:
     path = os.fsdecode(path)
-    with open_regular(path) as file:
+    with reading(path), open_regular(path) as file:
         try:
             yield Source(path, file)
         except RecordError as error:
             raise type(error)(f"{path!r}: {error}") from error
-        except OSError as error:
-            raise ArtifactError(f"cannot read {path!r}: {error.strerror or error}") from error
 
 
 def _find(source: Source) -> Carrier:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from .. import limits
 from ..errors import ArtifactError, RecordError
 from ..record import RECORD_VERSION, Record
 
@@ -30,9 +31,6 @@ NOTE_TYPE = 1
 MACH_O_SECTION = "__TEXT,__model_hash"
 PE_SECTION = ".tvmhash"
 WASM_SECTION = "tvm_model_hash"
-
-#: Longest payload, in bytes.
-MAX_PAYLOAD_BYTES = 1024 * 1024
 
 _HASH_OFFSET = len(f"{RECORD_VERSION} model=sha256:")  # the model's digest is always the first
 _HASH_BYTES = 64
@@ -124,10 +122,10 @@ def payload(record: Record, names: Iterable[str] = ()) -> bytes:
     """
     lines = [str(record), *(quote_from_bytes(name.encode(), _KEPT) for name in names)]
     data = "\n".join(lines).encode("ascii")
-    if len(data) > MAX_PAYLOAD_BYTES:
+    if len(data) > limits.PAYLOAD_BYTES:
         raise RecordError(
             f"the record with the names of {len(lines) - 1} parameters is {len(data)} bytes long, "
-            f"more than the limit of {MAX_PAYLOAD_BYTES}"
+            f"more than the limit of {limits.PAYLOAD_BYTES}"
         )
     return data
 
@@ -506,9 +504,10 @@ EXPORT int32_t {record_function}(void* args, int* codes, int count, void* result
 
 # What would end the string, or be read as the beginning of another character.
 _ESCAPED_IN_C = re.compile(r'(["\\?])')
+# Each repeats what has one beginning, so that no text makes it try twice or remember much.
+_LITERAL_IN_C = r'\n    "[^"\\\n]*(?:\\["\\?n][^"\\\n]*)*"'
 _PAYLOAD_IN_C = re.compile(
-    rf'^RECORD_SECTION const char {RECORD_SYMBOL}\[\] =((?:\n    "(?:[^"\\\n]|\\["\\?n])*")+);$',
-    re.MULTILINE,
+    rf"^RECORD_SECTION const char {RECORD_SYMBOL}\[\] =((?:{_LITERAL_IN_C})+);$", re.MULTILINE
 )
 
 
@@ -572,4 +571,8 @@ def payload_in_c(text: str) -> bytes | None:
     if match is None:
         return None
     joined = "".join(re.findall(r'^    "(.*)"', match[1], re.MULTILINE))
-    return re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], joined).encode("ascii")
+    text = re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], joined)
+    try:
+        return text.encode("ascii")
+    except UnicodeEncodeError as error:
+        raise RecordError(f"the record in a source in C is not ASCII: {error}") from error

@@ -8,11 +8,11 @@ It is what ``tvm.contrib.tvmjs`` writes, for MLC LLM and the web. The record sta
 from __future__ import annotations
 
 import json
-import os
-import stat
 from typing import Any
 
+from .. import limits
 from ..errors import ArtifactError
+from ..files import directory_of, join, regular_size
 from ..record import Record
 from .carrier import Artifact, Carrier, Patch, Role, Source
 from .json_text import (
@@ -26,7 +26,7 @@ from .json_text import (
     replaced,
     short,
 )
-from .tensor_names import tensor_names
+from .tensor_names import check_count, tensor_names
 
 _METADATA, _RECORDS = "metadata", "records"
 
@@ -47,11 +47,19 @@ class TensorCache(Carrier):
         self._json = found
         names: list[str] = []
         shards: list[str] = []
+        if len(found.value[_RECORDS]) > limits.SHARDS:
+            raise self._damaged(
+                f"it has {len(found.value[_RECORDS])} shards, more than the limit of "
+                f"{limits.SHARDS}"
+            )
         for shard in found.value[_RECORDS]:
             shards.append(self._check_shard(shard))
             names += (self._check_tensor(tensor, shard) for tensor in shard[_RECORDS])
+        check_count(len(names), source.name)
         self._names = tensor_names(names, source.name)
         self._shards = tuple(shards)
+        if len(set(shards)) != len(shards):
+            raise self._damaged("it names a shard twice")
 
     @classmethod
     def find(cls, source: Source) -> TensorCache | None:
@@ -110,18 +118,18 @@ class TensorCache(Carrier):
             )
         if not is_size(size) or not isinstance(shard.get(_RECORDS), list):
             raise self._damaged(f"the shard {short(name)} has no size, or no list of tensors")
-        path = os.path.join(os.path.dirname(self._source.path), name)
+        path = join(directory_of(self._source.path), name)
         try:
-            status = os.stat(path)
-        except (OSError, ValueError) as error:  # the latter for a name that no file can have
-            reason = getattr(error, "strerror", None) or error
+            found = regular_size(path)
+        except ArtifactError as error:
+            reason = str(error).rpartition(": ")[2]  # without the path, which may be long
             raise ArtifactError(
                 f"{self._source.name} is incomplete: cannot read its shard {short(path)}: {reason}"
             ) from error
-        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+        if found != size:
             raise ArtifactError(
                 f"the shard {path!r} of {self._source.name} is not the file it is said to be: "
-                f"expected a regular file of {size} bytes, found {status.st_size}"
+                f"expected a regular file of {size} bytes, found {found}"
             )
         return name
 

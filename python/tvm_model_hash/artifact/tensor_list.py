@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 
+from .. import limits
 from ..errors import RecordError
-from ..record import MAX_RECORD_BYTES, Record
+from ..record import Record
 from .carrier import Artifact, Carrier, Patch, Role, Source
 from .tensor_names import check_count, tensor_names
 from .tvm_serializer import Reader, damaged, skip_tensor
@@ -73,7 +74,7 @@ class TensorList(Carrier):
         reader = Reader(source.file, left, source.name, self._end, "list of tensors")
         if not left:
             return None
-        if left > MAX_RECORD_BYTES + 8 or reader.count("record") != left - 8:
+        if left > limits.RECORD_BYTES + 8 or reader.count("record") != left - 8:
             raise RecordError(
                 f"{left} bytes stand behind the last tensor, which are no record: expected its "
                 "length and its text, or nothing"

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .. import limits
 from ..errors import ArtifactError
-
-#: Most tensors that a file may have: ten times what a large language model has.
-MAX_TENSORS = 1_000_000
 
 
 def check_count(count: int, source: str) -> None:
@@ -26,9 +24,9 @@ def check_count(count: int, source: str) -> None:
     ArtifactError
         If there are more than the limit.
     """
-    if count > MAX_TENSORS:
+    if count > limits.TENSORS:
         raise ArtifactError(
-            f"{source} says that it has {count} tensors, more than the limit of {MAX_TENSORS}"
+            f"{source} says that it has {count} tensors, more than the limit of {limits.TENSORS}"
         )
 
 

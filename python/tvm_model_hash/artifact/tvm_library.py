@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import BinaryIO, NamedTuple
 
+from .. import limits
 from ..containers.binary import Binary, Symbol
 from ..containers.library import Library, open_library
 from ..errors import ArtifactError
@@ -112,6 +113,7 @@ class TvmLibrary:
                         f"holds the symbol {symbol.name}"
                     )
                 blobs.setdefault(symbol.data.start, (name, symbol))
+                binary.window.limit(len(blobs), limits.FOUND_SYMBOLS, "modules")
         return list(blobs.values())
 
 

@@ -6,12 +6,10 @@ from __future__ import annotations
 import math
 import struct
 
+from .. import limits
 from ..containers.window import Readable
 from ..errors import ArtifactError
 
-# Far above the names that TVM writes, far below what would exhaust the memory.
-_MAX_STRING_BYTES = 64 * 1024
-_MAX_DIMENSIONS = 64
 _TENSOR_MAGIC = 0xDD5E40F096B4A13F
 
 
@@ -69,6 +67,7 @@ class Reader:
         self.start = start
         self.part = part
         self.position = 0
+        self._entries = 0
 
     def take(self, size: int, section: str) -> bytes:
         """Read bytes.
@@ -108,6 +107,26 @@ class Reader:
         """Read a number of elements or bytes, which stands before them."""
         return self.unpack("<Q", section)
 
+    def entries(self, section: str) -> int:
+        """Read a number of elements that are to be read one by one.
+
+        Raises
+        ------
+        ArtifactError
+            If there are more than the limit, with those that were read before.
+        """
+        return self.expect(self.count(section), section)
+
+    def expect(self, count: int, section: str) -> int:
+        """Count elements that are to be read one by one; else as :meth:`entries`."""
+        self._entries += count
+        if self._entries > limits.SERIALIZED_ENTRIES:
+            raise ArtifactError(
+                f"{self.source} is damaged: with the {section} its {self.part} has {self._entries} "
+                f"entries, more than the limit of {limits.SERIALIZED_ENTRIES}"
+            )
+        return count
+
     def string(self, section: str) -> bytes:
         """Read a string.
 
@@ -117,10 +136,10 @@ class Reader:
             If it is longer than what TVM writes, by far.
         """
         size = self.count(section)
-        if size > _MAX_STRING_BYTES:
+        if size > limits.STRING_BYTES:
             raise ArtifactError(
                 f"{self.source} is damaged: a string in the {section} of the {self.part} "
-                f"is {size} bytes long, more than the limit of {_MAX_STRING_BYTES}"
+                f"is {size} bytes long, more than the limit of {limits.STRING_BYTES}"
             )
         return self.take(size, section)
 
@@ -146,10 +165,11 @@ def skip_tensor(reader: Reader, section: str) -> None:
     dimensions = reader.unpack("<i", section)
     if dimensions < 0:
         raise damaged(reader, f"a tensor has {dimensions} dimensions")
-    if dimensions > _MAX_DIMENSIONS:
+    if dimensions > limits.TENSOR_DIMENSIONS:
         raise damaged(
             reader,
-            f"a tensor has {dimensions} dimensions, more than the limit of {_MAX_DIMENSIONS}",
+            f"a tensor has {dimensions} dimensions, more than the limit of "
+            f"{limits.TENSOR_DIMENSIONS}",
         )
     _, bits, lanes = struct.unpack("<BBH", reader.take(4, section))
     shape = struct.unpack(f"<{dimensions}q", reader.take(8 * dimensions, section))

@@ -21,15 +21,13 @@ import struct
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from .. import limits
 from ..errors import ArtifactError, DuplicateRecordError, RecordError
 from ..record import RECORD_TAG, Record
 from ..versions import RELAY_TVM_RELEASES, is_relay_version
 from .tvm_serializer import Reader, View
 
 MAGIC = 0xD225DE2F4214151D
-
-# Far above what TVM writes, far below what would let a damaged length exhaust the memory.
-_MAX_DEVICES = 1024
 
 _LISTED_DEVICE = re.compile(
     r"VM VirtualDevice\[[0-9]+\]: device type (-?[0-9]+), id (-?[0-9]+) and mem_scope (.*)"
@@ -186,10 +184,10 @@ def read_header(reader: Reader) -> VMHeader:
             f"{RELAY_TVM_RELEASES[0]} to {RELAY_TVM_RELEASES[-1]} only"
         )
     count = reader.count("device table")
-    if count > _MAX_DEVICES:
+    if count > limits.DEVICES:
         raise ArtifactError(
             f"{source} is damaged: its device table has {count} entries, more than the limit of "
-            f"{_MAX_DEVICES}"
+            f"{limits.DEVICES}"
         )
     devices = []
     for _ in range(count):

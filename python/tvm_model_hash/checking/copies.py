@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO
 
-from ..errors import ArtifactError, ModelHashError
-from ..files import open_regular
+from ..boundary import reading
+from ..errors import ArtifactError, ModelHashError, without_secrets
+from ..files import one_version, open_regular, state_of
 
 _CHUNK_BYTES = 1024 * 1024
 _NUMBER_BITS = 40
@@ -44,13 +45,15 @@ def private_copies(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         copies = {}
         try:
-            for name, path in files.items():
-                copies[name] = stack.enter_context(_copy(name, path))
+            with one_version():
+                for name, path in files.items():
+                    copies[name] = stack.enter_context(_copy(name, path))
             yield copies
         except ModelHashError as error:
             for name, copy in copies.items():
+                path = repr(without_secrets(files[name]))
                 error.args = tuple(
-                    text.replace(repr(copy), repr(files[name])) if isinstance(text, str) else text
+                    text.replace(repr(copy), path) if isinstance(text, str) else text
                     for text in error.args
                 )
             raise
@@ -59,25 +62,37 @@ def private_copies(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
 @contextmanager
 def _copy(name: str, path: str) -> Iterator[str]:
     with ExitStack() as stack:
-        try:
-            with open_regular(path) as source:
-                # TVM unpacks a tar beside itself, and asks for its suffix.
-                if not name.endswith(".tar") and _has_sealed_memory():
-                    copy = stack.enter_context(_sealed_memory(source))
-                else:
-                    directory = stack.enter_context(
-                        tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        with reading(path):
+            source = stack.enter_context(open_regular(path))
+            size = state_of(source).size
+            # TVM unpacks a tar beside itself, and asks for its suffix.
+            if not name.endswith(".tar") and size <= _sealed_memory_bytes():
+                copy = stack.enter_context(_sealed_memory(source))
+            else:
+                directory = stack.enter_context(
+                    tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+                )
+                free = shutil.disk_usage(directory).free
+                if size > free:
+                    raise ArtifactError(
+                        f"cannot copy {path!r}: it has {size} bytes, and {free} are free in "
+                        f"{os.path.dirname(directory)!r}. Set TMPDIR to a place with more"
                     )
-                    copy = os.path.join(directory, os.path.basename(name))
-                    with open(copy, "xb") as target:
-                        shutil.copyfileobj(source, target, _CHUNK_BYTES)
-        except OSError as error:
-            raise ArtifactError(f"cannot copy {path!r}: {error.strerror or error}") from error
+                copy = os.path.join(directory, os.path.basename(name))
+                with open(copy, "xb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK_BYTES)
+            source.close()
         yield copy
 
 
-def _has_sealed_memory() -> bool:
-    return hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd")
+def _sealed_memory_bytes() -> int:
+    """How much may be copied into memory that can be sealed; -1 where there is none."""
+    if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
+        return -1
+    # Files may have holes, or be larger than what the process that loads them leaves of memory.
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return kib * 1024 // 2
 
 
 @contextmanager

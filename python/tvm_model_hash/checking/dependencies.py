@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 
+from ..boundary import reading
 from ..containers.library import open_library
 from ..errors import ArtifactError
-from ..files import open_regular
+from ..files import open_regular, state_of
 
 # A process with TVM in it has these already, and the loader takes what it has: what is called
 # exactly so, and is not asked for by a path.
@@ -38,8 +38,8 @@ def refuse_dependencies(name: str, path: str) -> None:
     ArtifactError
         If it asks for a library by a path, or for one and where to look for it.
     """
-    with open_regular(path) as file:
-        library = open_library(file, os.fstat(file.fileno()).st_size, repr(name))
+    with reading(name), open_regular(path) as file:
+        library = open_library(file, state_of(file).size, repr(name))
         dependencies = None if library is None else library.dependencies
     if dependencies is None:
         return

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
+from ..boundary import reading, reads
 from ..errors import (
     ArtifactError,
     BrokenSealError,
@@ -19,6 +20,7 @@ from ..errors import (
     OutputError,
     UnknownArtifactError,
 )
+from ..files import is_directory, is_url, join, one_version
 from ..record import Record
 from .hash_file import HASH_FILE_NAME, read_hash_file
 from .manifest import MANIFEST_NAME, Seal, compare_with_seal, sealed_files
@@ -72,6 +74,7 @@ class Deployment:
     damaged: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
+    @one_version()
     def read(
         cls,
         directory: str | os.PathLike[str],
@@ -112,21 +115,22 @@ class Deployment:
             If the manifest is not as it was written.
         """
         directory = os.fsdecode(directory)
-        files = list_files(directory, follow_links) if files is None else files
-        own = (HASH_FILE_NAME, MANIFEST_NAME)
-        others = {name: path for name, path in files.items() if name not in own}
-        seal = None
-        try:
-            if MANIFEST_NAME in files:
-                seal = compare_with_seal(directory, files, follow_links)
-        except BrokenSealError as error:
-            if not take_broken:
-                raise
-            return cls._read_broken(directory, files, others, error)
-        found = read_parts(others)
-        check_complete(directory, found.parts)
-        stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
-        return cls(directory, files, found.parts, found.others, stated, seal)
+        with reading(directory):
+            files = list_files(directory, follow_links) if files is None else files
+            own = (HASH_FILE_NAME, MANIFEST_NAME)
+            others = {name: path for name, path in files.items() if name not in own}
+            seal = None
+            try:
+                if MANIFEST_NAME in files:
+                    seal = compare_with_seal(directory, files, follow_links)
+            except BrokenSealError as error:
+                if not take_broken:
+                    raise
+                return cls._read_broken(directory, files, others, error)
+            found = read_parts(others)
+            check_complete(directory, found.parts)
+            stated = read_hash_file(files[HASH_FILE_NAME]) if HASH_FILE_NAME in files else None
+            return cls(directory, files, found.parts, found.others, stated, seal)
 
     @classmethod
     def _read_broken(
@@ -159,6 +163,11 @@ class Deployment:
             records[HASH_FILE_NAME] = self.stated
             records[MANIFEST_NAME] = None if self.seal is None else self.seal.record
         return disagreement(records, self.parts)
+
+    @property
+    def is_listed_by_server(self) -> bool:
+        """Whether a web server's page said which files there are, which may leave some out."""
+        return any(path.startswith(("http://", "https://")) for path in self.files.values())
 
     @property
     def sealed(self) -> frozenset[str]:
@@ -250,6 +259,8 @@ class Deployment:
         return found[0] if found else None
 
 
+@one_version()
+@reads()
 def read(
     path: str | os.PathLike[str], *, take_broken: bool = False, follow_links: bool = False
 ) -> Artifact | Deployment:
@@ -258,7 +269,7 @@ def read(
     Parameters
     ----------
     path : str or os.PathLike
-        The path.
+        The path, or a URL; at a web server that of a directory ends in ``/``.
     take_broken, follow_links : bool
         As for :meth:`Deployment.read`.
 
@@ -273,7 +284,7 @@ def read(
         raise them.
     """
     path = os.fsdecode(path)
-    if os.path.isdir(path):
+    if is_directory(path):
         return Deployment.read(path, take_broken=take_broken, follow_links=follow_links)
     try:
         return read_artifact(path)
@@ -297,7 +308,7 @@ def list_files(directory: str, follow_links: bool = False) -> dict[str, str]:
     Parameters
     ----------
     directory : str
-        The directory.
+        The directory, or its URL.
     follow_links : bool
         Whether a symbolic link to a file stands for the file where that lies outside, too.
 
@@ -308,11 +319,16 @@ def list_files(directory: str, follow_links: bool = False) -> dict[str, str]:
 
     Raises
     ------
+    RemoteError
+        If the directory cannot be listed behind its URL.
     ArtifactError
         If the directory cannot be read, or an artifact in it is a symbolic link to a place outside.
     SealError
         If it has a manifest, and something in it that a manifest can't list.
     """
+    if is_url(directory):
+        # No links: all that is listed is a file. A name that no manifest can list, none can miss.
+        return {name: join(directory, name) for name, _ in file_names(directory)}
     manifest = os.path.join(directory, MANIFEST_NAME)
     if os.path.lexists(manifest):
         return {**sealed_files(directory, follow_links), MANIFEST_NAME: manifest}

@@ -8,8 +8,10 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidHashError, ModelHashError
-from ..files import open_regular
+from .. import limits
+from ..boundary import reading
+from ..errors import InvalidHashError, ModelFileError, ModelHashError
+from ..files import is_url, name_of, open_regular, state_of
 from ..progress import hashing
 from ..record import RECORD_TAG, Record
 from .hash_file import parse_hash, read_hash_file
@@ -147,9 +149,10 @@ class Expected:
 
         assert self.path is not None
         digest, found, before = hashlib.sha256(), False, b""
-        with open_regular(self.path) as file:
-            size = os.fstat(file.fileno()).st_size
-            with hashing(size, os.path.basename(self.path)) as progress:
+        with reading(self.path, ModelFileError), open_regular(self.path) as file:
+            size = state_of(file).size
+            limits.check_file_size(self.path, size, ModelFileError)
+            with hashing(size, name_of(self.path), is_url(self.path)) as progress:
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     border = before + chunk[: len(_EXTERNAL_KEY)]
@@ -159,14 +162,14 @@ class Expected:
         return digest.hexdigest(), found
 
     def _open(self, path: str, may_be_text: bool) -> None:
-        if may_be_text and not os.path.lexists(path):
+        if may_be_text and not is_url(path) and not os.path.lexists(path):
             raise InvalidHashError(
                 f"{path!r} is neither a file nor a model hash: expected the path of an ONNX model "
                 "or of a hash.txt, 64 hexadecimal digits, or a record"
             )
         # A model begins with a field's tag and soon has bytes that are no text; an empty file could
         # be either, and is an empty hash.txt if it is not called a model.
-        with open_regular(path) as file:
+        with reading(path), open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
         is_text = all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in head)
         if is_text if head else not path.endswith(".onnx"):

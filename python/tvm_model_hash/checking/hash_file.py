@@ -6,16 +6,16 @@ from __future__ import annotations
 import os
 import re
 
+from .. import limits
+from ..boundary import reads
 from ..errors import InvalidHashError, OutputError
-from ..files import open_regular, replacing
+from ..files import open_regular, refuse_url, replacing
 from ..record import RECORD_TAG, Record, check_model_hash
 
 HASH_FILE_NAME = "hash.txt"
 
-# Far above a hash and a path, as sha256sum writes them.
-_MAX_BYTES = 8192
 
-
+@reads()
 def read_hash_file(path: str) -> Record:
     """Read a file that holds a model hash, as people and tools write them.
 
@@ -36,11 +36,12 @@ def read_hash_file(path: str) -> Record:
     ArtifactError
         If it cannot be read.
     """
+    path = os.fsdecode(path)
     with open_regular(path) as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
+        data = file.read(limits.HASH_FILE_BYTES + 1)
+    if len(data) > limits.HASH_FILE_BYTES:
         raise InvalidHashError(
-            f"{path!r} has more than {_MAX_BYTES} bytes, expected 64 hexadecimal digits"
+            f"{path!r} has more than {limits.HASH_FILE_BYTES} bytes, expected 64 hexadecimal digits"
         )
     text = data.decode("utf-8", "replace")
     if text.startswith(RECORD_TAG):
@@ -98,6 +99,7 @@ def write_hash_file(directory: str | os.PathLike[str], model_hash: str) -> str:
     """
     check_model_hash(model_hash, "the hash to write")
     directory = os.fsdecode(directory)
+    refuse_url(directory)
     if not os.path.isdir(directory):
         found = "is a file" if os.path.exists(directory) else "does not exist"
         raise OutputError(

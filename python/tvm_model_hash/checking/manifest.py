@@ -15,6 +15,8 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .. import limits
+from ..boundary import reading, reads
 from ..errors import (
     ArtifactError,
     BrokenSealError,
@@ -22,7 +24,16 @@ from ..errors import (
     ModelHashError,
     SealError,
 )
-from ..files import FileState, file_sha256, locked, open_regular, replacing
+from ..files import (
+    FileState,
+    file_sha256,
+    join,
+    locked,
+    one_version,
+    open_regular,
+    refuse_url,
+    replacing,
+)
 from ..record import Record
 from .hash_file import HASH_FILE_NAME
 from .parts import check_complete, disagreement, file_names, read_parts
@@ -38,11 +49,6 @@ _FILE_LINES = re.compile(r"# ([0-9]{1,19}) bytes:\n([0-9a-f]{64})  (.+)\n")
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\.|$)", re.I | re.A
 )
-# Far above what a deployment's manifest needs, so that another file isn't read as one.
-_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
-# Each is compared with each file that is not listed.
-_MAX_PATTERNS = 64
-_MAX_PATTERN_LENGTH = 255
 
 
 class SealedFile(NamedTuple):
@@ -111,6 +117,7 @@ class Seal:
         return f"{text}{_LAST_LINE}{_sha256_of(text)}\n"
 
 
+@reads(SealError)
 def seal(
     directory: str | os.PathLike[str],
     ignore: Collection[str] = (),
@@ -154,6 +161,7 @@ def seal(
         over a minute; the manifest that is there is unchanged.
     """
     directory = os.fsdecode(directory)
+    refuse_url(directory)
     patterns = Seal(None, (), _checked_patterns(sorted({*ignore})))
 
     def files_to_list() -> dict[str, str]:
@@ -194,10 +202,21 @@ def seal(
         _check_replaceable(path)
         with replacing(path) as file:
             record = next((record for record in records.values() if record is not None), None)
-            file.write(str(Seal(record, sealed, patterns.ignored)).encode())
+            file.write(_manifest(directory, Seal(record, sealed, patterns.ignored)))
     return path
 
 
+def _manifest(directory: str, seal: Seal) -> bytes:
+    data = str(seal).encode()
+    if len(data) > limits.MANIFEST_BYTES:
+        raise SealError(
+            f"cannot seal {directory!r}: its manifest would have {len(data)} bytes, more than the "
+            f"limit of {limits.MANIFEST_BYTES}"
+        )
+    return data
+
+
+@reads(SealError)
 def read_seal(directory: str | os.PathLike[str]) -> Seal:
     """Read the manifest of a directory, without looking at the files.
 
@@ -216,15 +235,19 @@ def read_seal(directory: str | os.PathLike[str]) -> Seal:
     SealError
         If there is no manifest, or it is not as :func:`seal` has written it, to the byte.
     """
-    return _read_manifest(os.path.join(os.fsdecode(directory), MANIFEST_NAME))
+    return _read_manifest(join(os.fsdecode(directory), MANIFEST_NAME))
 
 
 def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     try:
         with open_regular(path, follow_symlinks) as file:
-            data = file.read(_MAX_MANIFEST_BYTES + 1)
+            data = file.read(limits.MANIFEST_BYTES + 1)
     except (ArtifactError, OSError) as error:
         raise SealError(f"there is no manifest to check by: {error}") from error
+    if len(data) > limits.MANIFEST_BYTES:
+        raise SealError(
+            f"{path!r} has more bytes than the limit of {limits.MANIFEST_BYTES} for a manifest"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -242,7 +265,8 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
         )
         raise BrokenSealError(str(altered), changed=(MANIFEST_NAME,))
     try:
-        found_seal = _parse(body)
+        with reading(path, SealError):
+            found_seal = _parse(body)
     except ModelHashError as error:
         raise _malformed(path, str(error)) from error
     if str(found_seal) != text:
@@ -250,6 +274,8 @@ def _read_manifest(path: str, follow_symlinks: bool = False) -> Seal:
     return found_seal
 
 
+@one_version()
+@reads()
 def verify_seal(
     directory: str | os.PathLike[str], strict: bool = False, *, follow_links: bool = False
 ) -> Seal:
@@ -341,7 +367,7 @@ def compare_with_seal(directory: str, files: Mapping[str, str], follow_links: bo
     BrokenSealError, SealError, ArtifactError
         As :func:`verify_seal`.
     """
-    path = os.path.join(directory, MANIFEST_NAME)
+    path = join(directory, MANIFEST_NAME)
     copy = files.get(MANIFEST_NAME, path)  # who made a copy has looked at where it is from
     found_seal = _read_manifest(copy, follow_symlinks=follow_links or copy != path)
     listed = {file.name: file for file in found_seal.files}
@@ -417,6 +443,8 @@ def _parse(body: str) -> Seal:
         if lines[3] == MANIFEST_NAME:
             raise SealError("it lists itself")
         files.append(SealedFile(lines[3], int(lines[1]), lines[2]))
+        if len(files) > limits.DIRECTORY_FILES:
+            raise SealError(f"it has more files than the limit of {limits.DIRECTORY_FILES}")
         position = lines.end()
     names = [file.name for file in files]
     if names != sorted(set(names)):
@@ -425,20 +453,20 @@ def _parse(body: str) -> Seal:
 
 
 def _checked_patterns(patterns: Collection[str]) -> tuple[str, ...]:
-    if len(patterns) > _MAX_PATTERNS:
+    if len(patterns) > limits.MANIFEST_PATTERNS:
         raise SealError(
-            f"{len(patterns)} patterns to ignore, more than the limit of {_MAX_PATTERNS}"
+            f"{len(patterns)} patterns to ignore, more than the limit of {limits.MANIFEST_PATTERNS}"
         )
     for pattern in patterns:
         try:
             pattern.encode()
-            fits = 0 < len(pattern) <= _MAX_PATTERN_LENGTH
+            fits = 0 < len(pattern) <= limits.PATTERN_LENGTH
         except UnicodeEncodeError:
             fits = False
         if not fits or any(character < " " or character == "\x7f" for character in pattern):
             raise SealError(
                 f"the pattern {pattern!r} cannot stand in a manifest: expected 1 to "
-                f"{_MAX_PATTERN_LENGTH} characters of UTF-8, none of them a control character"
+                f"{limits.PATTERN_LENGTH} characters of UTF-8, none of them a control character"
             )
     return tuple(patterns)
 
@@ -479,7 +507,7 @@ def sealed_files(directory: str, follow_links: bool = False) -> dict[str, str]:
         for name, mode in file_names(directory):
             if name == MANIFEST_NAME:
                 continue
-            path = os.path.join(directory, name)
+            path = join(directory, name)
             problem = _no_content(path, mode, follow_links)
             if problem:
                 raise SealError(

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from .. import limits
 from ..artifact.carrier import Artifact, Role
 from ..artifact.record_io import read_artifact
+from ..boundary import reading
 from ..errors import ArtifactError, ModelHashError, UnknownArtifactError
-from ..files import is_temporary, mode_of
+from ..files import directory_of, is_temporary, is_url, join, mode_of, regular_size
 from ..record import DIGEST_KEYS, Record, conflict
 from .package import is_archive, unpacked
 
-# How TVM's tutorials name the parameters of a list in a file: p_0, p_1; param_0, param_1.
-_NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]*)")
+_DIGITS = "0123456789"
 
 
 class Part(NamedTuple):
@@ -68,15 +68,13 @@ class Parts(NamedTuple):
 _ORDER = (Role.EXECUTABLE, Role.GRAPH, Role.KERNELS, Role.PARAMETERS)
 
 
-def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
+def file_names(directory: str) -> Iterator[tuple[str, int]]:
     """Find all files below a directory but those that this package had not finished to write.
 
     Parameters
     ----------
     directory : str
-        The directory.
-    below : str
-        Where below it to begin, with a ``/`` at the end.
+        The directory, or its URL.
 
     Yields
     ------
@@ -88,23 +86,46 @@ def file_names(directory: str, below: str = "") -> Iterator[tuple[str, int]]:
     Raises
     ------
     ArtifactError
-        If a directory cannot be read.
+        If a directory cannot be read, or there are more files, or deeper ones, than the limits.
+    RemoteError
+        If one cannot be listed where a URL says that it is.
     """
-    path = os.path.join(directory, below)
-    try:
-        with os.scandir(path) as entries:
-            modes = {
-                entry.name: mode_of(entry) for entry in entries if not is_temporary(entry.name)
-            }
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot read the directory {path!r}: {error.strerror or error}"
-        ) from error
-    for entry in sorted(modes):
-        if stat.S_ISDIR(modes[entry]):
-            yield from file_names(directory, f"{below}{entry}/")
-        else:
-            yield below + entry, modes[entry]
+    if is_url(directory):
+        from ..remote.store import walk
+
+        yield from (
+            (name, stat.S_IFREG)
+            for name in walk(directory)
+            if not any(map(is_temporary, name.split("/")))
+        )
+        return
+    waiting = [("", stat.S_IFDIR, 0)]
+    count = 0
+    while waiting:
+        name, mode, depth = waiting.pop()
+        if not stat.S_ISDIR(mode):
+            yield name, mode
+            continue
+        if depth > limits.DIRECTORY_DEPTH:
+            raise ArtifactError(
+                f"cannot read {os.path.join(directory, name)!r}: it lies deeper in {directory!r} "
+                f"than the limit of {limits.DIRECTORY_DEPTH} directories"
+            )
+        path = os.path.join(directory, name)
+        found = []
+        with reading(path), os.scandir(path) as entries:
+            for entry in entries:
+                if is_temporary(entry.name):
+                    continue
+                found.append((entry.name, mode_of(entry)))
+                count += 1
+                if count > limits.DIRECTORY_FILES:
+                    raise ArtifactError(
+                        f"cannot read {directory!r}: more files are below it than the limit of "
+                        f"{limits.DIRECTORY_FILES}"
+                    )
+        below = f"{name}/" if name else ""
+        waiting += [(below + entry, mode, depth + 1) for entry, mode in sorted(found, reverse=True)]
 
 
 def read_parts(files: Mapping[str, str], damaged: dict[str, str] | None = None) -> Parts:
@@ -139,7 +160,12 @@ def read_parts(files: Mapping[str, str], damaged: dict[str, str] | None = None) 
     groups = [group for groups in found.values() for group in groups]
     artifacts = [part.artifact for group in groups for part in group]
     wanted = {name for artifact in artifacts for name in tensors_of(artifact)}
-    needs = [artifact.needs for artifact in artifacts if artifact.needs]
+    if len(groups) > limits.PARTS:
+        raise ArtifactError(
+            f"it has {len(groups)} artifacts, more than the limit of {limits.PARTS} for a "
+            "deployment"
+        )
+    needed = {len(artifact.needs) for artifact in artifacts if artifact.needs}
     parts: dict[str, Part] = {}
     others = {name for name, groups_in_it in found.items() if not groups_in_it}
     for first, *further in groups:
@@ -149,7 +175,7 @@ def read_parts(files: Mapping[str, str], damaged: dict[str, str] | None = None) 
             artifact.role is not Role.PARAMETERS
             or artifact.record is not None
             or not wanted.isdisjoint(artifact.tensors)
-            or any(_are_numbered(artifact.tensors, len(names)) for names in needs)
+            or _numbered(artifact.tensors) in needed
         ):
             # A file that is named is one part, however many name it.
             parts |= {part.name: part for part in (first, *further)}
@@ -211,9 +237,10 @@ def _shards(name: str, artifact: Artifact, archive: str | None = None) -> list[P
     """The files that a part only names, which hold weights and have no place for a record."""
     shards = []
     for shard in artifact.files:
-        path = os.path.join(os.path.dirname(artifact.path), shard)
+        path = join(directory_of(artifact.path), shard)
         beside = posixpath.join(posixpath.dirname(name), shard)
-        size = os.stat(path).st_size
+        with reading(path):
+            size = regular_size(path)
         kind = f"weights of {posixpath.basename(name)}"
         own = Artifact(path, kind, "file", size, Role.PARAMETERS, tensors=artifact.tensors)
         shards.append(Part(beside, own, archive or beside))
@@ -257,10 +284,13 @@ def check_complete(where: str, parts: Iterable[Part]) -> None:
                 "of a library, and there is none in it"
             )
     files = [part for part in parts if part.artifact.role is Role.PARAMETERS]
-    found_names = {name for part in files for name in part.artifact.tensors}
+    # One, of all the shards of a cache.
+    lists = {id(part.artifact.tensors): part.artifact.tensors for part in files}
+    found_names = {name for names in lists.values() for name in names}
+    found_count = _numbered(tuple(found_names))
     for part in parts:
         missing = [name for name in part.artifact.needs if name not in found_names]
-        if missing and not _are_numbered(sorted(found_names), len(part.artifact.needs)):
+        if missing and found_count != len(part.artifact.needs):
             raise ArtifactError(
                 f"{where!r} is incomplete: {part.name!r} ({part.artifact.kind}) needs "
                 f"{_some(missing)} from a file of parameters, and no file has "
@@ -269,8 +299,9 @@ def check_complete(where: str, parts: Iterable[Part]) -> None:
     wanted = {name for part in parts for name in tensors_of(part.artifact)}
     counts = {len(part.artifact.needs) for part in parts}
     for part in files if wanted else ():
-        extra = [name for name in part.artifact.tensors if name not in wanted]
-        if extra and not any(_are_numbered(part.artifact.tensors, count) for count in counts):
+        names = lists.pop(id(part.artifact.tensors), ())
+        extra = [name for name in names if name not in wanted]
+        if extra and _numbered(names) not in counts:
             raise ArtifactError(
                 f"{part.name!r} in {where!r} has {_some(extra)}, which no part needs: it is of "
                 "another compilation or of another model"
@@ -298,31 +329,42 @@ def disagreement(records: Mapping[str, Record | None], parts: Iterable[Part]) ->
         if len(set(said.values()) - {None}) > 1:
             each = ", ".join(f"{name!r} is of {key} {said[name]}" for name in said if said[name])
             return f"the parts are of different models: {each}"
-    parts = tuple(parts)
-    for part in parts:
+    partners = _partners(tuple(parts))
+    for part, others in partners if known else ():
         for role in Role:
-            conflicts = [
-                _conflict(part, other)
-                for other in parts
-                if other.artifact.role is role and _work_together(part.artifact, other.artifact)
-            ]
+            of_role = [other for other in others if other.artifact.role is role]
             # Code and kernels for each of several platforms are of a compilation of their own; so
             # one partner is enough.
-            if conflicts and all(conflicts):
-                return conflicts[0]
+            if of_role and all(_conflict(part, other) for other in of_role):
+                return _conflict(part, of_role[0])
     return None
 
 
-def _work_together(a: Artifact, b: Artifact) -> bool:
-    for one, other in ((a, b), (b, a)):
-        if one.needs_kernels and other.role is Role.KERNELS:
-            return True
-        if other.role is Role.PARAMETERS and (
-            not set(other.tensors).isdisjoint(tensors_of(one))
-            or _are_numbered(other.tensors, len(one.needs))
-        ):
-            return True
-    return False
+def _partners(parts: tuple[Part, ...]) -> list[tuple[Part, list[Part]]]:
+    """The parts, each with those that it works together with, whether it needs them or they it."""
+    partners: dict[int, list[Part]] = {index: [] for index in range(len(parts))}
+    for index, one in enumerate(parts):
+        needs = one.artifact.needs
+        wanted = frozenset(tensors_of(one.artifact))
+        takes: dict[int, bool] = {}  # once for all the shards of a cache, which have one list
+        if not wanted and not one.artifact.needs_kernels:
+            continue
+        for place, other in enumerate(parts):
+            names = other.artifact.tensors
+            if other.artifact.role is Role.KERNELS:
+                together = one.artifact.needs_kernels
+            elif other.artifact.role is Role.PARAMETERS and wanted:
+                if id(names) not in takes:
+                    takes[id(names)] = not wanted.isdisjoint(names) or _numbered(names) == len(
+                        needs
+                    )
+                together = takes[id(names)]
+            else:
+                together = False
+            if together:
+                partners[index].append(other)
+                partners[place].append(one)
+    return [(part, partners[index]) for index, part in enumerate(parts)]
 
 
 def _conflict(a: Part, b: Part) -> str | None:
@@ -332,13 +374,21 @@ def _conflict(a: Part, b: Part) -> str | None:
     return found and f"{found}: {a.name!r} and {b.name!r} were not compiled together"
 
 
-def _are_numbered(names: Iterable[str], count: int) -> bool:
-    """Whether names are those of a list, as ``p_0`` and ``p_1``."""
-    matches = [_NUMBERED.fullmatch(name) for name in names]
-    if not count or len(matches) != count or None in matches:
-        return False
-    prefixes = {match[1] for match in matches if match}
-    return len(prefixes) == 1 and {int(match[2]) for match in matches if match} == set(range(count))
+def _numbered(names: Sequence[str]) -> int | None:
+    """How many names there are, if they are those of a list; None if they are not.
+
+    TVM's tutorials name the parameters of a list in a file so: p_0, p_1; param_0, param_1.
+    """
+    prefixes, numbers = set(), set()
+    for name in names:
+        digits = name[len(name.rstrip(_DIGITS)) :]
+        number = digits.lstrip("0") or digits[-1:]
+        # Of no list, or one that is longer than this.
+        if not number or len(number) > len(str(len(names))):
+            return None
+        prefixes.add(name[: len(name) - len(number)])
+        numbers.add(int(number))
+    return len(names) if len(prefixes) == 1 and numbers == set(range(len(names))) else None
 
 
 def _some(names: list[str]) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArtifactError, BrokenSealError, ModelHashError
+from ..errors import ArtifactError, BrokenSealError, ModelHashError, without_secrets
+from ..files import is_url, join, one_version
 from ..record import Record
 from . import deployment
 from .deployment import Deployment
@@ -173,6 +174,7 @@ _FILE_SUM = (
 )
 
 
+@one_version()
 def check(
     model_or_hash: onnx.ModelProto | Record | Expected | str | os.PathLike[str],
     artifact: Any,
@@ -188,14 +190,14 @@ def check(
     Parameters
     ----------
     model_or_hash : onnx.ModelProto, Record, Expected, str or os.PathLike
-        The model: an ``onnx.ModelProto``, the path of an ONNX file or of a ``hash.txt``, a model
+        The model: an ``onnx.ModelProto``, the path or URL of an ONNX file or ``hash.txt``, a model
         hash of 64 hexadecimal digits, or a record. An ONNX file without external data is parsed
         only if the hash of its bytes is not the one in the artifact; then the hash of its
         serialized form counts. An :class:`~tvm_model_hash.checking.expected.Expected` of one of
         these has it read once for several checks.
     artifact : str, os.PathLike, Executable, VirtualMachine or tvm.runtime.Module
-        The path of a file that TVM wrote, or of a directory with a deployment; or what was loaded
-        from them.
+        The path or URL of a file that TVM wrote, or of a directory with a deployment; or what was
+        loaded from them.
     sealed : bool
         Whether a seal is demanded, and that nothing lies beside the files that it lists but what it
         says to ignore.
@@ -218,6 +220,8 @@ def check(
     ------
     ArtifactError
         If the artifact cannot be read, or is no artifact.
+    RemoteError
+        If what a URL names cannot be read there, or changes meanwhile.
     InvalidHashError
         If a hash or a ``hash.txt`` is malformed.
     RequirementError
@@ -250,6 +254,7 @@ def check(
     return verdict
 
 
+@one_version()
 def check_consistent(
     artifact: Any,
     *,
@@ -358,11 +363,15 @@ def _with_a_seal(verdict: Verdict, artifact: Any) -> Verdict:
 def _scope(verdict: Verdict) -> tuple[str, ...]:
     """What a match does not cover."""
     deployment = verdict.deployment
+    remarks: list[str] = []
+    if deployment is not None and deployment.is_listed_by_server:
+        remarks.append("which files there are is what the server's list says, which may omit some")
     if deployment is None or deployment.seal is None:
-        return ("not sealed: whose the files are was checked, not their contents bit by bit",)
+        remarks.append("not sealed: whose the files are was checked, not their contents bit by bit")
+        return tuple(remarks)
     beside = deployment.beside_seal
     ignored = [name for name in beside if deployment.seal.ignores(name)]
-    remarks = [f"not covered by the seal: {name}" for name in beside if name not in ignored]
+    remarks += [f"not covered by the seal: {name}" for name in beside if name not in ignored]
     if ignored:
         count = "1 file" if len(ignored) == 1 else f"{len(ignored)} files"
         patterns = ", ".join(deployment.seal.ignored)
@@ -373,8 +382,10 @@ def _scope(verdict: Verdict) -> tuple[str, ...]:
 def _lies_in(path: str, artifact: Any) -> bool:
     if not isinstance(artifact, (str, os.PathLike)):
         return False
-    whole, inner = os.path.realpath(os.fsdecode(artifact)), os.path.realpath(path)
-    return inner == whole or inner.startswith(os.path.join(whole, ""))
+    whole, inner = os.fsdecode(artifact), path
+    if not is_url(whole) and not is_url(inner):
+        whole, inner = os.path.realpath(whole), os.path.realpath(inner)
+    return inner == whole or inner.startswith(join(whole, ""))
 
 
 def compare(expected: Record | None, found: Record | None) -> Verdict:
@@ -479,8 +490,9 @@ def read_path(path: str | os.PathLike[str], follow_links: bool = False) -> Found
         needs.append(f"{count} from a file of parameters")
     unknown = None
     if needs:
+        name = without_secrets(os.fsdecode(path))
         unknown = (
-            f"{os.fspath(path)!r} is of this model, but needs {' and '.join(needs)}, of which "
+            f"{name!r} is of this model, but needs {' and '.join(needs)}, of which "
             "nothing is known here: check the directory that they are in together"
         )
     why = None if artifact.record else why_no_record(artifact)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import ModelHashError
+from ..errors import ModelHashError, without_secrets
+from ..files import expand, is_pattern
 from .report import Colored, Exit, Result, table
 
 #: What a model's path is for the model that comes in by standard input.
@@ -63,7 +64,7 @@ def digest(arguments: argparse.Namespace) -> Iterator[Result]:
 
     if arguments.paths.count(STDIN) > 1:
         arguments.refuse(f"{STDIN} is standard input, which can be read once")
-    several = len(arguments.paths) > 1
+    several = are_several(arguments.paths)
     return _each(arguments, digest_one)
 
 
@@ -326,7 +327,7 @@ def explain(arguments: argparse.Namespace) -> Iterator[Result]:
     difference = explain_difference(arguments.first, arguments.second)
     reason = difference or "same graph, same weights"
     status, exit_status = ("mismatch", Exit.MISMATCH) if difference else ("equivalent", Exit.OK)
-    fields = {"other": arguments.second}
+    fields = {"other": without_secrets(arguments.second)}
     yield Result(status, exit_status, arguments.first, reason, fields, [reason])
 
 
@@ -378,14 +379,25 @@ def _each(
     ends_all: Callable[[Exception], bool] = lambda _: False,
 ) -> Iterator[Result]:
     """The results of several; an error of one is no reason not to look at the others."""
-    for path in arguments.paths if paths is None else paths:
+    for given in arguments.paths if paths is None else paths:
         try:
-            result = function(path)
-        except Exception as error:
-            if ends_all(error):
-                raise
-            result = error_result(error, path, arguments.debug)
-        yield result
+            found = expand(given)
+        except ModelHashError as error:
+            yield error_result(error, given, arguments.debug)
+            continue
+        for path in found:
+            try:
+                result = function(path)
+            except Exception as error:
+                if ends_all(error):
+                    raise
+                result = error_result(error, path, arguments.debug)
+            yield result
+
+
+def are_several(paths: Sequence[str]) -> bool:
+    """Whether paths are of several artifacts or models, or a URL may stand for several."""
+    return len(paths) > 1 or any(map(is_pattern, paths))
 
 
 def _record_lines(record: Any) -> list[str]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from ..files import downloading
 from . import actions
 from .report import PROGRAM, Exit, Report, Result, complain
 
@@ -75,14 +76,17 @@ def _run(argv: list[str]) -> Exit:
 
 def _report(arguments: argparse.Namespace) -> Exit:
     devices = getattr(arguments, "tracker", None) is not None
-    several = arguments.command == "check" and len(arguments.paths) > 2 - arguments.consistent
+    several = arguments.command == "check" and actions.are_several(
+        arguments.paths[1 - arguments.consistent :]
+    )
     form = "rows" if devices or several else "text"
     form = "json" if arguments.json else "quiet" if arguments.quiet else form
     if sys.stdout is None and form != "quiet":
         raise OSError("standard output is closed. --quiet prints nothing")
     report = Report(arguments.command, form, "device" if devices else "artifact")
-    for result in _results(arguments, report):
-        report.add(result)
+    with downloading() if getattr(arguments, "download", False) else contextlib.nullcontext():
+        for result in _results(arguments, report):
+            report.add(result)
     return report.finish()
 
 
@@ -175,6 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
         text: str,
         *examples: str,
         usage: str | None = None,
+        reads_urls: bool = False,
     ) -> argparse.ArgumentParser:
         shown = "".join(f"\n  {PROGRAM} {name} {example}" for example in examples)
         sub = commands.add_parser(
@@ -192,14 +197,23 @@ def make_parser() -> argparse.ArgumentParser:
         output.add_argument(
             "-q", "--quiet", action="store_true", help="print errors only: the exit status says it"
         )
+        if reads_urls:
+            sub.add_argument(
+                "--download",
+                action="store_true",
+                help="behind a URL, transfer whole what the server gives no parts of",
+            )
         sub.add_argument("--debug", action="store_true", help="print where an error comes from")
         sub.set_defaults(run=run, refuse=sub.error)
         return sub
 
-    model_help = "an ONNX file, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
+    model_help = (
+        "an ONNX file or its URL, a hash.txt, 64 hexadecimal digits, or a record (model-hash/1 ...)"
+    )
     artifact_help = (
         "code.ro, a library (.so, .dylib, .dll, .wasm, .a, .tar), a graph (.json), parameters (of "
-        "TVM, .npz, tensor-cache.json, .safetensors), or the directory of a deployment"
+        "TVM, .npz, tensor-cache.json, .safetensors), or the directory of a deployment; or the URL "
+        "of one"
     )
     links_help = (
         "take a symbolic link in a directory for the file that it leads to, also out of the "
@@ -210,9 +224,11 @@ def make_parser() -> argparse.ArgumentParser:
         "replaced unless -o is given"
     )
 
-    sub = command("digest", actions.digest, "print the digests of models", "model.onnx")
+    sub = command(
+        "digest", actions.digest, "print the digests of models", "model.onnx", reads_urls=True
+    )
     sub.add_argument(
-        "paths", metavar="MODEL", nargs="+", help="an ONNX file, or - for standard input"
+        "paths", metavar="MODEL", nargs="+", help="an ONNX file or its URL, or - for standard input"
     )
     sub.add_argument(
         "--hash-only",
@@ -220,7 +236,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="print the model hash alone; of several models with the path behind it, as sha256sum",
     )
 
-    sub = command("show", actions.show, "print the records of artifacts", "code.ro")
+    sub = command(
+        "show", actions.show, "print the records of artifacts", "code.ro", reads_urls=True
+    )
     sub.add_argument("paths", metavar="ARTIFACT", nargs="+", help=artifact_help)
     sub.add_argument("--follow-links", action="store_true", help=links_help)
 
@@ -231,6 +249,8 @@ def make_parser() -> argparse.ArgumentParser:
         "model.onnx deployment/",
         "model.onnx dist/*",
         "--consistent dist/*",
+        "--consistent 's3://bucket/models/*'",
+        reads_urls=True,
         usage=(
             f"{PROGRAM} check [options] MODEL ARTIFACT...\n"
             f"       {PROGRAM} check [options] --consistent ARTIFACT...\n"

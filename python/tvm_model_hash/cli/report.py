@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from ..errors import without_secrets
 from ..progress import escaped
 
 PROGRAM = "tvm-model-hash"
@@ -79,7 +80,7 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
         return {
-            "path": self.path,
+            "path": self.path and without_secrets(self.path),
             "status": self.status,
             "exit_status": int(self.exit),
             "reason": self.reason,
@@ -185,7 +186,7 @@ def printable(text: str, stream: TextIO) -> str:
         One line.
     """
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
+    return escaped(without_secrets(text)).encode(encoding, "backslashreplace").decode(encoding)
 
 
 class Colored(str):

@@ -7,16 +7,12 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .. import limits
 from ..errors import UnknownArtifactError
-from .binary import MAX_TABLE_ENTRIES
-from .window import MAX_NAME_BYTES, Window, decode
+from .window import Window, decode
 
 MAGIC = b"!<arch>\n"
 THIN_MAGIC = b"!<thin>\n"
-#: Most files in an archive.
-MAX_MEMBERS = 4096
-#: Largest table of long names, in bytes.
-MAX_NAME_TABLE_BYTES = 1 << 20
 
 _HEADER_SIZE = 60
 _HEADER_END = b"`\n"
@@ -57,7 +53,7 @@ def members(window: Window) -> Iterator[Member]:
     position, count = len(MAGIC), 0
     while position < window.size:
         count += 1
-        window.limit(count, MAX_MEMBERS, "files")
+        window.limit(count, limits.MEMBERS, "files")
         header = window.read(position, _HEADER_SIZE, "header of a file")
         if header[-2:] != _HEADER_END:
             raise window.damaged(f"at {position} it has no header of a file")
@@ -73,7 +69,7 @@ def members(window: Window) -> Iterator[Member]:
                 referred = _referred(data, ">I" if field == b"/" else ">Q")
             continue
         if field == b"//":
-            window.limit(size, MAX_NAME_TABLE_BYTES, "bytes of long names")
+            window.limit(size, limits.NAME_TABLE_BYTES, "bytes of long names")
             long_names = data
             continue
         name, skipped = _name(window, field, data, long_names)
@@ -96,14 +92,14 @@ def _name(window: Window, field: bytes, data: Window, long_names: Window | None)
     """The name of a file, and how many bytes of it stand before its content."""
     if field.startswith(b"#1/"):
         size = _decimal(window, field[3:])
-        window.limit(size, MAX_NAME_BYTES, "bytes in a name")
+        window.limit(size, limits.NAME_BYTES, "bytes in a name")
         return decode(data.read(0, size, "name of a file").rstrip(b"\0")), size
     if field[:1] == b"/" and field[1:].isdigit():
         if long_names is None:
             raise window.damaged("it has no table of long names")
         place = _decimal(window, field[1:])
         long_names.check(place, 0, "long name")
-        size = min(MAX_NAME_BYTES + 2, long_names.size - place)
+        size = min(limits.NAME_BYTES + 2, long_names.size - place)
         # Of Unix they end with a slash and a new line, of Windows with the byte 0.
         name = long_names.read(place, size, "long name").replace(b"\n", b"\0").split(b"\0")[0]
         return decode(name.removesuffix(b"/")), 0
@@ -132,9 +128,9 @@ def _referred_bsd(table: Window, layout: str) -> set[int]:
 
 
 def _places(table: Window, layout: str, offset: int, count: int) -> set[int]:
-    table.limit(count, MAX_TABLE_ENTRIES, "symbols")
+    table.limit(count, limits.TABLE_ENTRIES, "symbols")
     places = set()
     for row in table.rows(layout, offset, count, "table of symbols"):
         places.add(row[-1])
-        table.limit(len(places), MAX_MEMBERS, "files with symbols")
+        table.limit(len(places), limits.MEMBERS, "files with symbols")
     return places

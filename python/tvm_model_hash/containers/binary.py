@@ -7,12 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+from .. import limits
 from .window import Window
-
-#: Most entries of a table that is looked through: sections, symbols, exports, imports.
-MAX_TABLE_ENTRIES = 1 << 20
-#: Most segments, load commands and libraries to load.
-MAX_HEADERS = 4096
 
 
 class Symbol(NamedTuple):
@@ -142,7 +138,6 @@ class Binary(ABC):
                 found.setdefault(symbol.name, symbol)
         return found
 
-    @abstractmethod
     def search(self, endings: Collection[str]) -> Iterator[Symbol]:
         """Find symbols by the ends of their names.
 
@@ -161,3 +156,10 @@ class Binary(ABC):
         ArtifactError
             If the binary is damaged.
         """
+        for count, symbol in enumerate(self._defined(endings), 1):
+            self.window.limit(count, limits.FOUND_SYMBOLS, "symbols with a name that is sought")
+            yield symbol
+
+    @abstractmethod
+    def _defined(self, endings: Collection[str]) -> Iterator[Symbol]:
+        """Find symbols in the tables of the format."""

@@ -11,17 +11,12 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from .. import limits
 from ..errors import UnknownArtifactError
-from .binary import MAX_HEADERS, MAX_TABLE_ENTRIES, Binary, Dependencies, Symbol
+from .binary import Binary, Dependencies, Symbol
 from .window import StringTable, Window
 
 MAGIC = b"\x7fELF"
-#: Most sections. Each is one row that is looked at.
-MAX_SECTIONS = 1 << 17
-#: Most notes, of all owners.
-MAX_NOTES = 4096
-#: Most symbols in one chain of a hash table.
-MAX_CHAIN = 4096
 
 _RELOCATABLE, _PROGRAM, _SHARED, _CORE = 1, 2, 3, 4
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_NOTE = 1, 2, 3, 4
@@ -138,7 +133,7 @@ class ElfBinary(Binary):
         first = window.unpack(layout, self._sections_at, "first section header")
         count = count or first[5]
         segments = first[7] if segments == _PN_EXTENDED else segments
-        window.limit(count, MAX_SECTIONS, "sections")
+        window.limit(count, limits.ELF_SECTIONS, "sections")
         kept = {}
         useful = (_SHT_SYMTAB, _SHT_NOTE, _SHT_DYNSYM, _SHT_SYMTAB_SHNDX)
         rows = window.rows(layout, self._sections_at, count, "section headers")
@@ -165,7 +160,7 @@ class ElfBinary(Binary):
         if not count:
             return []
         window = self.window
-        window.limit(count, MAX_HEADERS, "segments")
+        window.limit(count, limits.HEADERS, "segments")
         layout = self._layout("IIQQQQQQ" if self._wide else "8I")
         self._check_size("segment", size, layout)
         segments = []
@@ -195,11 +190,11 @@ class ElfBinary(Binary):
             return values
         count = segment.size // (16 if self._wide else 8)
         rows = window.rows(self._layout(2 * self._word), segment.offset, count, "dynamic segment")
-        for tag, value in islice(rows, MAX_HEADERS):
+        for tag, value in islice(rows, limits.HEADERS):
             if not tag:
                 return values
             values.setdefault(tag, []).append(value)
-        raise window.damaged(f"its dynamic segment has no end within {MAX_HEADERS} entries")
+        raise window.damaged(f"its dynamic segment has no end within {limits.HEADERS} entries")
 
     def _read_dependencies(self) -> Dependencies:
         def strings(tag: int) -> list[str]:
@@ -223,6 +218,7 @@ class ElfBinary(Binary):
 
     def _place(self, address: int, what: str) -> tuple[int, int]:
         """Where in the file an address lies, and how many bytes there are from there."""
+        self.window.spend(len(self._loaded))
         for segment in self._loaded:
             if 0 <= address - segment.address < segment.size:
                 skipped = address - segment.address
@@ -246,7 +242,7 @@ class ElfBinary(Binary):
             offset = 0
             while size - offset >= 12:
                 count += 1
-                self.window.limit(count, MAX_NOTES, "notes")
+                self.window.limit(count, limits.ELF_NOTES, "notes")
                 name, data, type_ = area.unpack(self._layout("III"), offset, "note")
                 data_at = _aligned(offset + 12 + name, align)
                 area.check(data_at, data, "note")
@@ -278,7 +274,7 @@ class ElfBinary(Binary):
             found.update(super().symbols(missing))
         return found
 
-    def search(self, endings: Collection[str]) -> Iterator[Symbol]:
+    def _defined(self, endings: Collection[str]) -> Iterator[Symbol]:
         """Find symbols in all tables of symbols."""
         encoded = [ending.encode() for ending in endings]
         tables = [s for s in self._sections.values() if s.type in (_SHT_SYMTAB, _SHT_DYNSYM)]
@@ -299,7 +295,7 @@ class ElfBinary(Binary):
     def _search(
         self, strings: StringTable, offset: int, count: int, table: _Section | None
     ) -> Iterator[Symbol]:
-        self.window.limit(count, MAX_TABLE_ENTRIES, "symbols")
+        self.window.limit(count, limits.TABLE_ENTRIES, "symbols")
         rows = self.window.rows(self._row_layout(), offset, count, "table of symbols")
         for number, row in enumerate(rows):
             name = strings.name(row[0])
@@ -327,6 +323,7 @@ class ElfBinary(Binary):
 
     def _extended(self, table: _Section | None, number: int) -> int:
         """The section of a symbol whose number has more than 16 bits."""
+        self.window.spend(len(self._sections))
         for section in self._sections.values():
             if table and section.type == _SHT_SYMTAB_SHNDX and self._section(section.link) == table:
                 part = self.window.part(section.offset, section.size, "section numbers")
@@ -393,7 +390,7 @@ class ElfBinary(Binary):
         (start,) = self.window.unpack(word, buckets_at + 4 * (hashed % buckets), "hash table")
         if start < first:
             return None
-        for number in range(start, start + MAX_CHAIN):
+        for number in range(start, start + limits.ELF_CHAIN):
             (entry,) = self.window.unpack(word, chains_at + 4 * (number - first), "hash table")
             if entry | 1 == hashed | 1 and self._is(number, name):
                 return number
@@ -410,7 +407,7 @@ class ElfBinary(Binary):
             hashed = (hashed << 4) + byte
             hashed = (hashed ^ (hashed >> 24 & 0xF0)) & 0x0FFFFFFF
         place = 2 + hashed % buckets
-        for _ in range(MAX_CHAIN):
+        for _ in range(limits.ELF_CHAIN):
             (number,) = self.window.unpack(word, offset + size * place, "hash table")
             if not number or self._is(number, name):
                 return number or None
@@ -433,21 +430,23 @@ class ElfBinary(Binary):
         if _DT_HASH in self._dynamic:
             return self._sysv_table()[4]
         first, buckets, buckets_at, chains_at = self._gnu_table()
-        self.window.limit(buckets, MAX_TABLE_ENTRIES, "buckets of a hash table")
+        self.window.limit(buckets, limits.TABLE_ENTRIES, "buckets of a hash table")
         word = self._layout("I")
         last = 0
         for (number,) in self.window.rows(word, buckets_at, buckets, "hash table"):
             last = max(last, number)
         if last < first:
             return first
-        for number in range(last, last + MAX_CHAIN):
+        for number in range(last, last + limits.ELF_CHAIN):
             (entry,) = self.window.unpack(word, chains_at + 4 * (number - first), "hash table")
             if entry & 1:
                 return number + 1
         raise self._endless()
 
     def _endless(self) -> Exception:
-        return self.window.damaged(f"a chain of its hash table has no end within {MAX_CHAIN}")
+        return self.window.damaged(
+            f"a chain of its hash table has no end within {limits.ELF_CHAIN}"
+        )
 
 
 def _section(row: tuple[int, ...]) -> _Section:

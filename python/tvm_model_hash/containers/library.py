@@ -6,16 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .. import limits
 from ..errors import ArtifactError, UnknownArtifactError
 from . import ar, elf, mach_o, pe, tar, wasm
 from .ar import Member
 from .binary import Binary, Dependencies
-from .window import Readable, Window
-
-#: Most binaries in a file: objects in its archives, of all its slices.
-MAX_BINARIES = 4096
-#: How deep files may lie in each other: a tar of static libraries of universal objects.
-MAX_DEPTH = 3
+from .window import Budget, Readable, Window
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def open_library(file: Readable, size: int, source: str) -> Library | None:
     ArtifactError
         If it is damaged or truncated, or beyond a limit.
     """
-    return _Opener().open(Window(file, size, source))
+    return _Opener().open(Window(file, size, source, budget=Budget()))
 
 
 class _Opener:
@@ -96,8 +92,10 @@ class _Opener:
         self._count = 0
 
     def open(self, window: Window, depth: int = 0) -> Library | None:
-        if depth > MAX_DEPTH:
-            raise window.damaged(f"it lies deeper than the limit of {MAX_DEPTH} archives")
+        if depth > limits.ARCHIVE_DEPTH:
+            raise window.damaged(
+                f"it lies deeper than the limit of {limits.ARCHIVE_DEPTH} archives"
+            )
         head = window.read(0, min(8, window.size), "beginning")
         if head.startswith(mach_o.UNIVERSAL_MAGICS):
             return self._open_universal(window, depth)
@@ -112,12 +110,12 @@ class _Opener:
         if binary is None:
             return None
         self._count += 1
-        window.limit(self._count, MAX_BINARIES, "object files")
+        window.limit(self._count, limits.BINARIES, "object files")
         return Library(binary.kind, window.source, ((binary,),))
 
     def _open_gzip(self, window: Window) -> Library:
         file = tar.Gunzipped(window)
-        inner = Window(file, file.size, window.source)
+        inner = Window(file, file.size, window.source, budget=window.budget)
         if not tar.is_tar(inner):
             raise UnknownArtifactError(
                 f"{window.source} is compressed with gzip and not a tar of object files: expected "

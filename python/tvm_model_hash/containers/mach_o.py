@@ -7,19 +7,13 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
+from .. import limits
 from ..errors import ArtifactError, UnknownArtifactError
-from .binary import MAX_HEADERS, MAX_TABLE_ENTRIES, Binary, Dependencies, Symbol
-from .window import MAX_NAME_BYTES, StringTable, Window, decode
+from .binary import Binary, Dependencies, Symbol
+from .window import StringTable, Window, decode
 
 MAGICS = (b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf")
 UNIVERSAL_MAGICS = (b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf")
-#: Most bytes of load commands.
-MAX_COMMAND_BYTES = 1 << 20
-#: Most machines that a universal file is for. A class of Java, which begins with the same bytes,
-#: has a larger number there.
-MAX_SLICES = 32
-#: Largest table of exported names, which is a tree.
-MAX_EXPORT_BYTES = 4 << 20
 
 _KINDS = {1: "object file", 2: "program", 6: "shared library", 8: "shared library"}
 _CPUS = {
@@ -82,8 +76,8 @@ class MachOBinary(Binary):
         self._base = 0
         self._libraries: list[str] = []
         self._paths: list[str] = []
-        window.limit(count, MAX_HEADERS, "load commands")
-        window.limit(size, MAX_COMMAND_BYTES, "bytes of load commands")
+        window.limit(count, limits.HEADERS, "load commands")
+        window.limit(size, limits.MACH_O_COMMAND_BYTES, "bytes of load commands")
         commands = window.read(32 if self._wide else 28, size, "load commands")
         self._read_commands(commands, count)
         self.dependencies = Dependencies(tuple(self._libraries), tuple(self._paths))
@@ -110,7 +104,7 @@ class MachOBinary(Binary):
             self._read_segment(number == _SEGMENT_64, command)
         elif number == _SYMTAB:
             offset, count, names, size = self._unpack("4I", command, 8)
-            self.window.limit(count, MAX_TABLE_ENTRIES, "symbols")
+            self.window.limit(count, limits.TABLE_ENTRIES, "symbols")
             self.window.check(offset, count * (16 if self._wide else 12), "table of symbols")
             self.window.check(names, size, "table of names")
             self._symbols = offset, count, names, size
@@ -132,7 +126,7 @@ class MachOBinary(Binary):
     def _string(self, command: bytes) -> str:
         (place,) = self._unpack("I", command, 8)
         name, end, _ = command[place:].partition(b"\0")
-        if not end or place < 12 or len(name) > MAX_NAME_BYTES:
+        if not end or place < 12 or len(name) > limits.NAME_BYTES:
             raise self.window.damaged("the name of a library is not in its load command")
         return decode(name)
 
@@ -168,7 +162,7 @@ class MachOBinary(Binary):
             if section.name == name and section.filled
         ]
 
-    def search(self, endings: Collection[str]) -> Iterator[Symbol]:
+    def _defined(self, endings: Collection[str]) -> Iterator[Symbol]:
         """Find symbols in the table of symbols, and among the exported ones."""
         found = set()
         for name, address in (*self._listed(endings), *self._exported(endings)):
@@ -197,7 +191,7 @@ class MachOBinary(Binary):
         if self._exports is None or not self._exports[1]:
             return
         place, size = self._exports
-        self.window.limit(size, MAX_EXPORT_BYTES, "bytes of exported names")
+        self.window.limit(size, limits.MACH_O_EXPORT_BYTES, "bytes of exported names")
         tree = self.window.read(place, size, "exported names")
         encoded = tuple(ending.encode() for ending in endings)
         for name, offset in _walk(tree, self.window.damaged):
@@ -205,6 +199,7 @@ class MachOBinary(Binary):
                 yield decode(name), self._base + offset
 
     def _symbol(self, name: str, address: int) -> Symbol:
+        self.window.spend(len(self._sections))
         for section in self._sections:
             if 0 <= address - section.address < section.size:
                 if not section.filled:
@@ -234,7 +229,7 @@ def slices(window: Window) -> list[Window] | None:
         If it is damaged or truncated.
     """
     magic, count = window.unpack(">4sI", 0, "universal header")
-    if count > MAX_SLICES:
+    if count > limits.SLICES:
         return None
     layout = ">2I2I4x" if magic == UNIVERSAL_MAGICS[0] else ">2I2Q8x"
     found = []
@@ -247,12 +242,11 @@ def slices(window: Window) -> list[Window] | None:
 def _walk(tree: bytes, damaged: Callable[[str], ArtifactError]) -> Iterator[tuple[bytes, int]]:
     """Go over the tree of exported names: each name, and its offset from the image's base."""
     waiting = [(0, b"")]
-    held = 0  # bytes of names that are waiting: the tree may say the same ones often
+    made = 0  # bytes of names: the tree may say the same ones often
     seen = set()
     try:
         while waiting:
             node, name = waiting.pop()
-            held -= len(name)
             if node in seen:
                 raise damaged("the tree of its exported names is not a tree")
             seen.add(node)
@@ -264,13 +258,16 @@ def _walk(tree: bytes, damaged: Callable[[str], ArtifactError]) -> Iterator[tupl
                     yield name, _number(tree, position)[0]
             position = children + 1
             for _ in range(tree[children]):
-                end = tree.index(b"\0", position, position + MAX_NAME_BYTES + 1)
+                end = tree.index(b"\0", position, position + limits.NAME_BYTES + 1)
                 child, following = _number(tree, end + 1)
                 waiting.append((child, name + tree[position:end]))
-                held += len(waiting[-1][1])
+                made += len(waiting[-1][1])
+                if made > limits.MACH_O_NAME_BYTES:
+                    raise damaged(
+                        "its exported names have more bytes than the limit of "
+                        f"{limits.MACH_O_NAME_BYTES}"
+                    )
                 position = following
-            if held > MAX_EXPORT_BYTES:
-                raise damaged(f"its exported names are longer than {MAX_EXPORT_BYTES} bytes")
     except ArtifactError:
         raise
     except (IndexError, ValueError):

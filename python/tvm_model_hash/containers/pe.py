@@ -8,12 +8,11 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from .binary import MAX_HEADERS, Binary, Dependencies, Symbol
+from .. import limits
+from .binary import Binary, Dependencies, Symbol
 from .window import StringTable, Window, decode
 
 MAGIC = b"MZ"
-#: Most symbols of an object file, and most exported names.
-MAX_SYMBOLS = 1 << 17
 
 _SIGNATURE = b"PE\0\0"
 _SIGNATURE_AT = 0x3C
@@ -127,6 +126,7 @@ class PeBinary(_CoffHeaders):
 
     def _place(self, address: int, what: str) -> tuple[int, int]:
         """Where in the file an address lies, and how many bytes there are from there."""
+        self.window.spend(len(self._sections))
         for section in self._sections:
             if 0 <= address - section.address < section.size:
                 skipped = address - section.address
@@ -140,13 +140,13 @@ class PeBinary(_CoffHeaders):
             return
         offset, room = self._place(address, "imports")
         count = room // struct.calcsize(layout)
-        for (name,) in islice(self.window.rows(layout, offset, count, "imports"), MAX_HEADERS):
+        for (name,) in islice(self.window.rows(layout, offset, count, "imports"), limits.HEADERS):
             if not name:
                 return
             yield self.window.string(self._place(name, "imports")[0], "name of a library")
-        raise self.window.damaged(f"its imports have no end within {MAX_HEADERS} libraries")
+        raise self.window.damaged(f"its imports have no end within {limits.HEADERS} libraries")
 
-    def search(self, endings: Collection[str]) -> Iterator[Symbol]:
+    def _defined(self, endings: Collection[str]) -> Iterator[Symbol]:
         """Find exported symbols."""
         address, size = self._directories.get(_EXPORTS, (0, 0))
         if not address:
@@ -158,7 +158,7 @@ class PeBinary(_CoffHeaders):
         strings = StringTable(exports, [ending.encode() for ending in endings])
         if not strings:
             return
-        self.window.limit(count, MAX_SYMBOLS, "exported names")
+        self.window.limit(count, limits.COFF_SYMBOLS, "exported names")
         names_at, _ = self._place(names_at, "names of exports")
         for index, (place,) in enumerate(self.window.rows("<I", names_at, count, "exports")):
             name = strings.name(place - address)
@@ -202,11 +202,11 @@ class CoffBinary(_CoffHeaders):
         machine, _, _, symbols_at, _, optional, _ = window.unpack(_HEADER, 0, "COFF header")
         return machine in _MACHINES and not optional and symbols_at != 0
 
-    def search(self, endings: Collection[str]) -> Iterator[Symbol]:
+    def _defined(self, endings: Collection[str]) -> Iterator[Symbol]:
         """Find symbols in the table of symbols."""
         if self._names is None:
             return
-        self.window.limit(self._symbol_count, MAX_SYMBOLS, "symbols")
+        self.window.limit(self._symbol_count, limits.COFF_SYMBOLS, "symbols")
         strings = StringTable(self._names, [ending.encode() for ending in endings])
         rows = self.window.rows(_SYMBOL, self._symbols_at, self._symbol_count, "table of symbols")
         lead = "_" if self._machine == _I386 else ""

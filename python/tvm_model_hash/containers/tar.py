@@ -8,17 +8,12 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from .. import limits
 from ..errors import ArtifactError
-from .ar import MAX_MEMBERS, Member
-from .window import MAX_NAME_BYTES, Window, decode
+from .ar import Member
+from .window import Window, decode
 
 GZIP_MAGIC = b"\x1f\x8b"
-#: Largest header of the kind that pax describes, in bytes.
-MAX_PAX_BYTES = 64 * 1024
-#: Most bytes that are decompressed, for each byte that is compressed, and beside that. Far above
-#: what weights can be compressed by.
-MAX_DECOMPRESSION = 100
-MAX_DECOMPRESSED_BYTES = 256 << 20
 
 _MAGIC_AT, _MAGIC = 257, b"ustar"
 _BLOCK = 512
@@ -71,7 +66,7 @@ def members(window: Window) -> Iterator[Member]:
                 raise window.damaged(f"at {position} it has one empty block, expected two")
             return
         count += 1
-        window.limit(count, MAX_MEMBERS, "files")
+        window.limit(count, limits.MEMBERS, "files")
         header = _header(window, block, position)
         kind = header.kind
         if kind in _LINKS:
@@ -81,7 +76,7 @@ def members(window: Window) -> Iterator[Member]:
         data = window.part(position + _BLOCK, own, f"file {header.name!r}")
         position += _BLOCK + -(-own // _BLOCK) * _BLOCK
         if kind == _LONG_NAME:
-            window.limit(own, MAX_NAME_BYTES + 1, "bytes in a name")
+            window.limit(own, limits.NAME_BYTES + 1, "bytes in a name")
             name = decode(data.read(0, own, "name of a file").rstrip(b"\0"))
         elif kind in (_PAX, _PAX_GLOBAL):
             pax_name, pax_size = _read_pax(data)
@@ -89,7 +84,7 @@ def members(window: Window) -> Iterator[Member]:
                 name, size = pax_name or name, pax_size
         elif kind in _FILES:
             name = header.name if name is None else name
-            yield Member(name, Window(data.file, own, f"{name!r} in {window.source}", data.start))
+            yield Member(name, data.part(0, own, "file", f"{name!r} in {window.source}"))
             name = size = None
         elif kind == _DIRECTORY:
             name = size = None
@@ -128,7 +123,7 @@ def _number(window: Window, field: bytes, what: str) -> int:
 
 def _read_pax(data: Window) -> tuple[str | None, int | None]:
     """Read name and size from a header of pax: lines that begin with their length."""
-    data.limit(data.size, MAX_PAX_BYTES, "bytes in a header of pax")
+    data.limit(data.size, limits.PAX_BYTES, "bytes in a header of pax")
     text = data.read(0, data.size, "header of pax")
     name, size, position = None, None, 0
     while position < len(text):
@@ -140,7 +135,7 @@ def _read_pax(data: Window) -> tuple[str | None, int | None]:
         if key.startswith(b"GNU.sparse"):
             raise data.damaged("a file in it has holes, expected files without")
         if key == b"path":
-            name = decode(value[:MAX_NAME_BYTES])
+            name = decode(value[: limits.NAME_BYTES])
         elif key == b"size":
             if not re.fullmatch(rb"[0-9]{1,19}", value):
                 raise data.damaged(f"a header of pax in it gives the size {value[:40]!r}")
@@ -175,8 +170,9 @@ class Gunzipped:
     """
 
     def __init__(self, window: Window) -> None:
-        self._window = window
-        self._allowed = MAX_DECOMPRESSED_BYTES + MAX_DECOMPRESSION * window.size
+        # How much is read of it is limited here.
+        self._window = Window(window.file, window.size, window.source, window.start)
+        self._allowed = limits.DECOMPRESSED_BYTES + limits.DECOMPRESSION * window.size
         self._point = _Point(0, 0, zlib.decompressobj(wbits=31))
         self._points = [_Point(0, 0, self._point.state.copy())]
         self._step = _STEP_BYTES
@@ -237,7 +233,7 @@ class Gunzipped:
         self._allowed -= len(piece)
         if self._allowed < 0:
             raise self._window.damaged(
-                f"it is compressed by more than a factor of {MAX_DECOMPRESSION}, which is the "
+                f"it is compressed by more than a factor of {limits.DECOMPRESSION}, which is the "
                 "limit; decompress it with gunzip if it is what you expect"
             )
         self._pieces.pop(decompressed, None)

@@ -6,14 +6,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from .binary import MAX_TABLE_ENTRIES, Binary, Symbol
-from .window import MAX_NAME_BYTES, Window, decode
+from .. import limits
+from .binary import Binary, Symbol
+from .window import Window, decode
 
 MAGIC = b"\0asm"
-#: Most sections.
-MAX_SECTIONS = 4096
-#: Most imports, globals, exports, segments of data and symbols of a module, together.
-MAX_ENTRIES = 1 << 18
 
 _VERSION = 1
 _CUSTOM, _IMPORT, _FUNCTION, _MEMORY, _GLOBAL, _EXPORT, _CODE, _DATA, _DATA_COUNT = (
@@ -98,7 +95,7 @@ class _Cursor:
 
     def name(self) -> str:
         size = self.number()
-        self._window.limit(size, MAX_NAME_BYTES, f"bytes in a name in its {self._what}")
+        self._window.limit(size, limits.NAME_BYTES, f"bytes in a name in its {self._what}")
         return decode(self.take(size))
 
     def part(self, size: int, what: str) -> Window:
@@ -152,7 +149,7 @@ class WasmBinary(Binary):
         count = 0
         while not modules.at_end:
             count += 1
-            window.limit(count, MAX_SECTIONS, "sections")
+            window.limit(count, limits.WASM_SECTIONS, "sections")
             kind = modules.byte()
             section = modules.part(modules.number(), f"section of the kind {kind}")
             cursor = _Cursor(section, f"section of the kind {kind}")
@@ -166,7 +163,9 @@ class WasmBinary(Binary):
             self._counts[kind] = entries = cursor.number() if section.size else 0
             if kind in readers:
                 self._entries += entries
-                window.limit(self._entries, MAX_ENTRIES, "imports, globals, exports and data")
+                window.limit(
+                    self._entries, limits.WASM_ENTRIES, "imports, globals, exports and data"
+                )
                 for _ in range(entries):
                     readers[kind](cursor)
                 if not cursor.at_end:
@@ -237,7 +236,7 @@ class WasmBinary(Binary):
         values: list[int | None] = []
         while (code := cursor.byte()) != _END:
             self._entries += 1
-            self.window.limit(self._entries, MAX_ENTRIES, "entries and constants")
+            self.window.limit(self._entries, limits.WASM_ENTRIES, "entries and constants")
             value = None
             if code in _CONST:
                 value = cursor.number(signed=True)
@@ -268,7 +267,7 @@ class WasmBinary(Binary):
 
     # Symbols
 
-    def search(self, endings: Collection[str]) -> Iterator[Symbol]:
+    def _defined(self, endings: Collection[str]) -> Iterator[Symbol]:
         """Find exports of a module, and symbols of an object file."""
         for name, (kind, index) in self._exports.items():
             if name.endswith(tuple(endings)):
@@ -284,6 +283,7 @@ class WasmBinary(Binary):
         if kind != _KIND_GLOBAL or index < 0:
             return None
         address = self._global(index)
+        self.window.spend(len(self._segments))
         for segment in self._segments if address is not None else ():
             assert address is not None
             if segment.address is not None and 0 <= address - segment.address < segment.size:
@@ -295,13 +295,17 @@ class WasmBinary(Binary):
 
     def _linked(self, cursor: _Cursor) -> Iterator[Symbol]:
         cursor.number()  # version
+        parts = 0
         while not cursor.at_end:
+            parts += 1
+            self.window.limit(parts, limits.WASM_SECTIONS, "parts for the linker")
             kind = cursor.byte()
             part = cursor.part(cursor.number(), "part for the linker")
             if kind == _SYMBOL_TABLE:
                 table = _Cursor(part, "table of symbols")
                 count = table.number()
-                self.window.limit(count, MAX_TABLE_ENTRIES, "symbols")
+                self.window.limit(count, limits.TABLE_ENTRIES, "symbols")
+                self.window.spend(count)
                 for _ in range(count):
                     symbol = self._read_symbol(table)
                     if symbol is not None:

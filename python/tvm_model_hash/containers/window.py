@@ -9,12 +9,8 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
+from .. import limits
 from ..errors import ArtifactError
-
-#: Longest name of a library, of a file in an archive or of a section, in bytes.
-MAX_NAME_BYTES = 4096
-#: Most symbols that one search may find.
-MAX_FOUND_SYMBOLS = 1024
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -27,6 +23,14 @@ class Readable(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Read that many bytes, or fewer at the end."""
+
+
+class Budget:
+    """What may still be read of a file, and looked at, by all who read it."""
+
+    def __init__(self) -> None:
+        self.bytes = int(limits.LIBRARY_BYTES)
+        self.steps = int(limits.LIBRARY_STEPS)
 
 
 class Window:
@@ -42,13 +46,23 @@ class Window:
         What it is, for the errors' messages; the file's name for example.
     start : int
         Where in the file the range begins.
+    budget : Budget, optional
+        What may be read of the file; None where that is limited in another way.
     """
 
-    def __init__(self, file: Readable, size: int, source: str, start: int = 0) -> None:
+    def __init__(
+        self,
+        file: Readable,
+        size: int,
+        source: str,
+        start: int = 0,
+        budget: Budget | None = None,
+    ) -> None:
         self.file = file
         self.size = size
         self.source = source
         self.start = start
+        self.budget = budget
 
     def read(self, offset: int, size: int, what: str) -> bytes:
         """Read bytes.
@@ -72,6 +86,13 @@ class Window:
             If some of them are not there.
         """
         self.check(offset, size, what)
+        if self.budget is not None:
+            self.budget.bytes -= size
+            if self.budget.bytes < 0:
+                raise self.damaged(
+                    f"its tables and names have more than the limit of {limits.LIBRARY_BYTES} "
+                    "bytes, or are the same ones again and again"
+                )
         self.file.seek(self.start + offset)
         data = self.file.read(size)
         if len(data) != size:
@@ -101,7 +122,23 @@ class Window:
             If the part is not there.
         """
         self.check(offset, size, what)
-        return Window(self.file, size, source or self.source, self.start + offset)
+        return Window(self.file, size, source or self.source, self.start + offset, self.budget)
+
+    def spend(self, steps: int) -> None:
+        """Count entries of tables that get looked at, before they are.
+
+        Raises
+        ------
+        ArtifactError
+            If there are more than the limit, all those before included.
+        """
+        if self.budget is not None:
+            self.budget.steps -= steps
+            if self.budget.steps < 0:
+                raise self.damaged(
+                    f"its tables have more than the limit of {limits.LIBRARY_STEPS} entries, or "
+                    "are the same ones again and again"
+                )
 
     def unpack(self, layout: str, offset: int, what: str) -> tuple[Any, ...]:
         """Read the values of a layout of :mod:`struct`."""
@@ -128,6 +165,7 @@ class Window:
         """
         row = struct.Struct(layout)
         self.check(offset, count * row.size, what)
+        self.spend(count)
         at_once = _CHUNK_BYTES // row.size
         for first in range(0, count, at_once):
             size = min(at_once, count - first) * row.size
@@ -142,10 +180,12 @@ class Window:
             If it is longer than the limit.
         """
         self.check(offset, 0, what)
-        data = self.read(offset, min(MAX_NAME_BYTES + 1, self.size - offset), what)
+        data = self.read(offset, min(limits.NAME_BYTES + 1, self.size - offset), what)
         name, end, _ = data.partition(b"\0")
         if not end:
-            raise self.damaged(f"the {what} at {offset} has no end within {MAX_NAME_BYTES} bytes")
+            raise self.damaged(
+                f"the {what} at {offset} has no end within {limits.NAME_BYTES} bytes"
+            )
         return decode(name)
 
     def has_string(self, offset: int, name: bytes) -> bool:
@@ -197,12 +237,14 @@ class StringTable:
                 while place >= 0:
                     end = offset + place + len(ending) - 1
                     found[end] = max(offset + place, found.get(end, 0))
-                    table.limit(len(found), MAX_FOUND_SYMBOLS, "symbols with a name that is sought")
+                    table.limit(
+                        len(found), limits.FOUND_SYMBOLS, "symbols with a name that is sought"
+                    )
                     place = data.find(ending, place + 1)
         # Where each name begins and its ending does, and the name.
         self._names: list[tuple[int, int, bytes]] = []
         for end, begin_of_ending in sorted(found.items()):
-            first = max(0, end - MAX_NAME_BYTES)
+            first = max(0, end - limits.NAME_BYTES)
             name = table.read(first, end - first, "table of names")
             begin = name.rfind(b"\0") + 1
             self._names.append((first + begin, begin_of_ending, name[begin:]))

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, TypeAlias
 import onnx
 from onnx import AttributeProto, TensorProto
 
+from .. import limits
 from ..errors import InvalidModelError
 from .contents import Content, Contents
 from .elements import (
     ELEMENT_TYPES,
-    MAX_DIMS,
     MAX_ELEMENTS,
     TYPED_FIELDS,
     ElementType,
@@ -31,7 +31,6 @@ from .file import LARGE_BYTES
 from .known_fields import check_fields
 from .scope import (
     GRAPH_TYPES,
-    MAX_DEPTH,
     Node,
     Place,
     Scope,
@@ -520,9 +519,9 @@ def _find_data(tensor: TensorProto, field: str, place: object) -> str:
 
 
 def _type(proto: onnx.TypeProto, place: object, depth: int = 1) -> list[Part]:
-    if depth > MAX_DEPTH:
+    if depth > limits.GRAPH_DEPTH:
         raise InvalidModelError(
-            f"{place}: the type is nested more than {MAX_DEPTH} deep, expected no more"
+            f"{place}: the type is nested more than {limits.GRAPH_DEPTH} deep, expected no more"
         )
     check_fields(proto, place)
     kind = proto.WhichOneof("value")
@@ -608,8 +607,10 @@ def _bad_tensor_type(number: int, dims: tuple[int, ...], what: str) -> InvalidMo
         return InvalidModelError(
             f"{what} has the element type {number}, expected one from 1 to {max(ELEMENT_TYPES)}"
         )
-    if len(dims) > MAX_DIMS:
-        return InvalidModelError(f"{what} has {len(dims)} dimensions, expected up to {MAX_DIMS}")
+    if len(dims) > limits.TENSOR_DIMENSIONS:
+        return InvalidModelError(
+            f"{what} has {len(dims)} dimensions, expected up to {limits.TENSOR_DIMENSIONS}"
+        )
     expected = "sizes from 0 on" if min(dims) < 0 else f"fewer than {MAX_ELEMENTS} elements"
     return InvalidModelError(f"{what} has the shape {_shape_text(dims)}, expected {expected}")
 

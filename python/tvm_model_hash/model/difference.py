@@ -7,10 +7,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..boundary import reads
+from ..errors import ModelFileError
+from ..files import one_version
+
 if TYPE_CHECKING:
     import onnx
 
-    from .canonical import Data, Part
+    from .canonical import CanonicalModel, Data, Part
 
 # Lists and strings up to this length are shown, of longer ones the first element that differs.
 _SHOWN = 40
@@ -19,6 +23,7 @@ _SHOWN = 40
 _PIECE_BYTES = 1 << 16
 
 
+@one_version()
 def explain(
     model_a: onnx.ModelProto | str | os.PathLike[str],
     model_b: onnx.ModelProto | str | os.PathLike[str],
@@ -43,16 +48,20 @@ def explain(
     ModelTypeError, ModelFileError, InvalidModelError, ExternalDataError
         As :func:`~tvm_model_hash.model.digest.model_record` raises them.
     """
-    from .canonical import CanonicalModel
-    from .contents import open_model
-
-    a = CanonicalModel(*open_model(model_a, measured=True))
-    b = CanonicalModel(*open_model(model_b, measured=True))
+    a, b = _canonical(model_a), _canonical(model_b)
     return (
         _first_difference(a.interface(), b.interface())
         or _first_difference(a.graph(), b.graph())
         or _first_difference(a.weights(), b.weights())
     )
+
+
+@reads(ModelFileError)
+def _canonical(model: onnx.ModelProto | str | os.PathLike[str]) -> CanonicalModel:
+    from .canonical import CanonicalModel
+    from .contents import open_model
+
+    return CanonicalModel(*open_model(model, measured=True))
 
 
 def _first_difference(parts_a: Iterable[Part], parts_b: Iterable[Part]) -> str | None:

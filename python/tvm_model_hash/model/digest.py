@@ -7,7 +7,9 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import ModelHashError, ModelSerializationError
+from ..boundary import reads
+from ..errors import ModelFileError, ModelHashError, ModelSerializationError
+from ..files import is_url, name_of, one_version
 from ..progress import hashing
 from ..record import Record
 
@@ -50,6 +52,8 @@ def model_hash(model: onnx.ModelProto) -> str:
     return _digest(model, with_canonical=False).model
 
 
+@one_version()
+@reads(ModelFileError)
 def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
     """Take all three digests of a model: ``model``, ``graph`` and ``weights``.
 
@@ -58,8 +62,8 @@ def model_record(model: onnx.ModelProto | str | os.PathLike[str]) -> Record:
     Parameters
     ----------
     model : onnx.ModelProto, str or os.PathLike
-        The model as it is, which is not changed; or the path of a ``.onnx`` file, whose external
-        data is read too. Then ``model`` is the hash of what ``onnx.load(path)`` returns.
+        The model as it is, which is not changed; or the path or URL of a ``.onnx`` file, whose
+        external data is read too. Then ``model`` is the hash of what ``onnx.load(path)`` returns.
 
     Returns
     -------
@@ -87,23 +91,23 @@ def _digest(model: onnx.ModelProto | str | os.PathLike[str], with_canonical: boo
     from .contents import Contents, UnexpectedSizeError, open_model
 
     proto, contents = open_model(model)
-    name = os.path.basename(model) if isinstance(model, (str, os.PathLike)) else "model"
+    path = os.fsdecode(model) if isinstance(model, (str, os.PathLike)) else "model"
     try:
-        return _hash(proto, contents, with_canonical, name)
+        return _hash(proto, contents, with_canonical, path)
     except (UnexpectedSizeError, ModelSerializationError):
         # Raw data is not of the size that type and shape ask for. If the tensor is unused, that
         # is no error.
         if contents.measured:
             raise
-        return _hash(proto, Contents(measured=True), with_canonical, name)
+        return _hash(proto, Contents(measured=True), with_canonical, path)
 
 
-def _hash(proto: onnx.ModelProto, contents: Contents, with_canonical: bool, name: str) -> Record:
+def _hash(proto: onnx.ModelProto, contents: Contents, with_canonical: bool, path: str) -> Record:
     from .contents import size_of
     from .hashing import hash_stream
 
     pieces = _serialized(proto, contents)
-    with hashing(sum(map(size_of, pieces)), name) as progress:
+    with hashing(sum(map(size_of, pieces)), name_of(path), is_url(path)) as progress:
         model = hash_stream(pieces, with_canonical, progress)
     if not with_canonical:
         return Record(model)

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import functools
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import onnx
 
-from ..errors import ExternalDataError, ModelHashError
-from ..files import FileState
+from .. import limits
+from ..errors import ArtifactError, ExternalDataError, ModelHashError, RemoteError
+from ..files import AnyState, FileState, is_url, join, open_regular, state_of
 
 _FIELDS = ("location", "offset", "length")
 
@@ -25,17 +27,12 @@ class FileVersion(NamedTuple):
     ----------
     path : str
         Where it is, without symbolic links.
-    state : FileState
+    state : FileState or State
         By what one notices that it changed.
     """
 
     path: str
-    state: FileState
-
-    @classmethod
-    def of(cls, path: str, status: os.stat_result) -> FileVersion:
-        """Make one of what ``os.fstat`` told of the file at a path."""
-        return cls(path, FileState.of(status))
+    state: AnyState
 
     @property
     def size(self) -> int:
@@ -83,13 +80,15 @@ class FileRange(NamedTuple):
         # not mapped: where a mapped file is cut off meanwhile, the process dies.
         path = self.file.path
         try:
-            with open(path, "rb", buffering=0, opener=_open_safely) as file:
-                same = self.file == FileVersion.of(path, os.fstat(file.fileno()))
+            with _open(path) as file:
+                same = self.file.state == state_of(file)
                 file.seek(self.start + start)
                 data = file.read(size) if same else b""
                 while data and len(data) < size:  # as a signal or a network file system may do
                     more = file.read(size - len(data))
                     data = data + more if more else b""
+        except RemoteError as error:
+            raise self.failed(f"cannot be read: {error}") from error
         except OSError as error:
             raise self.failed(_unreadable(error)) from error
         if len(data) < size:
@@ -121,6 +120,7 @@ class ExternalFiles:
         self.directory = directory
         self.store = store
         self._files: dict[str, FileVersion] = {}
+        self._left: dict[FileVersion, int] = {}
 
     def find(self, tensor: onnx.TensorProto) -> FileRange:
         """Find a tensor's bytes, without reading them yet.
@@ -149,7 +149,9 @@ class ExternalFiles:
             fields[entry.key] = entry.value
         location, offset, length = (fields.get(key) for key in _FIELDS)
         if not isinstance(location, str) or not location:  # protobuf gives bytes if not UTF-8
-            raise _error(tensor, f"has the location {location!r}, expected the path of a file")
+            raise _error(
+                tensor, f"has the location {_shown(location)}, expected the path of a file"
+            )
         if location not in self._files:
             self._files[location] = self._open(tensor, location)
         file = self._files[location]
@@ -158,31 +160,42 @@ class ExternalFiles:
         if size == 0 and start < file.size:
             raise _error(
                 tensor,
-                f"has the length 0 at offset {start} of {location!r}, which has {file.size} bytes: "
-                "onnx.load would read all the rest, so leave the length out for that, or give the "
-                "number of bytes",
+                f"has the length 0 at offset {start} of {_shown(location)}, which has {file.size} "
+                "bytes: onnx.load would read all the rest, so leave the length out for that, or "
+                "give the number of bytes",
             )
         if start + (size or 0) > file.size:
             raise _error(
                 tensor,
-                f"is said to be {size or 0} bytes at offset {start} of {location!r}, which has "
-                f"{file.size} bytes: is the file truncated, or of another model?",
+                f"is said to be {size or 0} bytes at offset {start} of {_shown(location)}, which "
+                f"has {file.size} bytes: is the file truncated, or of another model?",
             )
         # Without a length it is all the rest, as onnx.load reads it.
-        failed = functools.partial(_error_at, tensor, location)
-        return FileRange(file, start, file.size - start if size is None else size, failed)
+        size = file.size - start if size is None else size
+        allowed = limits.EXTERNAL_BYTES + limits.EXTERNAL_SHARES * file.size
+        self._left[file] = self._left.get(file, allowed) - size
+        if self._left[file] < 0:
+            raise _error_at(
+                tensor,
+                location,
+                f"has {file.size} bytes, and is said to hold more than {allowed} bytes of tensors, "
+                "which is the limit: that many share the same bytes",
+            )
+        return FileRange(file, start, size, functools.partial(_error_at, tensor, location))
 
     def _open(self, tensor: onnx.TensorProto, location: str) -> FileVersion:
         # Joined to a directory, an absolute path replaces it.
         if os.path.isabs(location) or "\0" in location:
-            raise _error(tensor, f"has the location {location!r}, expected a relative path")
+            raise _error(tensor, f"has the location {_shown(location)}, expected a relative path")
         # Systems and readers differ in what "none/../w.bin" and "w.bin/" are.
         if {"", os.pardir} & set(location.split("/")):
             raise _error(
                 tensor,
-                f"has the location {location!r}, expected the path of a file below the model's "
-                "directory, without an empty part or '..' in it",
+                f"has the location {_shown(location)}, expected the path of a file below the "
+                "model's directory, without an empty part or '..' in it",
             )
+        if is_url(self.directory):
+            return self._open_object(tensor, location)
         # A symlink may lead anywhere, at each step of the path. One that stays inside is fine.
         root = os.path.realpath(self.directory)
         path = os.path.realpath(os.path.join(root, location))
@@ -194,9 +207,10 @@ class ExternalFiles:
             store = "" if self.store is None else f", here {self.store!r}"
             raise _error(
                 tensor,
-                f"is at {location!r}, by a symlink to {path!r} outside of the model's directory: "
-                "it may lead to a file below that directory, or, where the model's path is a "
-                f"symlink too, to one in the directory in which the model's own file lies{store}. "
+                f"is at {_shown(location)}, by a symlink to {path!r} outside of the model's "
+                "directory: it may lead to a file below that directory, or, where the model's path "
+                "is a symlink too, to one in the directory in which the model's own file lies"
+                f"{store}. "
                 "Put the file itself there, if it is the right one",
             )
         try:
@@ -214,7 +228,19 @@ class ExternalFiles:
         # A device may never end, and stands for no data of a model.
         if not stat.S_ISREG(status.st_mode):
             raise _error_at(tensor, location, "is not a regular file")
-        return FileVersion.of(path, status)
+        try:
+            limits.check_file_size(path, status.st_size)
+        except ArtifactError as error:
+            raise _error(tensor, f"cannot be read: {error}") from error
+        return FileVersion(path, FileState.of(status))
+
+    def _open_object(self, tensor: onnx.TensorProto, location: str) -> FileVersion:
+        url = join(self.directory, posixpath.normpath(location))
+        try:
+            with open_regular(url) as file:
+                return FileVersion(url, state_of(file))
+        except RemoteError as error:
+            raise _error_at(tensor, location, f"cannot be read: {error}") from error
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
@@ -249,6 +275,12 @@ def describe_tensor(tensor: onnx.TensorProto) -> str:
     return f"tensor {tensor.name!r}" if tensor.name else "an unnamed tensor"
 
 
+def _open(path: str) -> BinaryIO:
+    if is_url(path):
+        return open_regular(path)
+    return cast(BinaryIO, open(path, "rb", buffering=0, opener=_open_safely))
+
+
 def _open_safely(path: str, flags: int) -> int:
     # The path is resolved: a symlink that is there now has just been put there. And to open a
     # FIFO would wait for somebody who writes into it.
@@ -277,7 +309,8 @@ def _number(tensor: onnx.TensorProto, field: str, text: str | None) -> int | Non
         return None
     if not re.fullmatch("[0-9]{1,19}", str(text)):
         raise _error(
-            tensor, f"has the {field} {text!r}, expected a number of bytes in at most 19 digits"
+            tensor,
+            f"has the {field} {_shown(text)}, expected a number of bytes in at most 19 digits",
         )
     return int(text)
 
@@ -287,7 +320,12 @@ def _error(tensor: onnx.TensorProto, problem: str) -> ExternalDataError:
 
 
 def _error_at(tensor: onnx.TensorProto, location: str, problem: str) -> ExternalDataError:
-    return _error(tensor, f"is at {location!r}, which {problem}")
+    return _error(tensor, f"is at {_shown(location)}, which {problem}")
+
+
+def _shown(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 300 else f"{shown[:300]}... ({len(shown)} characters)"
 
 
 def _unreadable(error: OSError) -> str:

@@ -19,8 +19,10 @@ import onnx
 from google.protobuf.message import Message
 from onnx import TensorProto
 
-from ..errors import ArtifactError, ModelFileError
-from ..files import open_regular
+from .. import limits
+from ..boundary import reads
+from ..errors import ArtifactError, ModelFileError, RemoteError
+from ..files import FileState, directory_of, is_url, open_regular, state_of
 from .external import ExternalFiles, FileRange, FileVersion
 
 #: Less data than this in ``raw_data`` is left to protobuf.
@@ -29,9 +31,6 @@ LARGE_BYTES = 4096
 # The file is looked at through a window of so many bytes: small, because the next tensor's head may
 # lie behind a tensor's data.
 _WINDOW_BYTES = 8192
-
-# Protobuf reads no messages that are nested deeper.
-_MAX_DEPTH = 100
 
 _MAX_VARINT_BYTES = 10
 _VARINT, _LENGTH_DELIMITED = 0, 2
@@ -58,13 +57,14 @@ class LoadedModel(NamedTuple):
     files: ExternalFiles
 
 
+@reads(ModelFileError)
 def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     """Read a model's file, without the data of large tensors.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The file, in protobuf's binary format whatever its name is.
+        The file or its URL, in protobuf's binary format whatever its name is.
 
     Returns
     -------
@@ -75,17 +75,21 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     ------
     ModelFileError
         If the file cannot be read, changes while it is read, or holds no model.
+    RemoteError
+        If it cannot be read where a URL says that it is, or changes there.
     """
-    path = os.path.abspath(path)
+    path = os.fsdecode(path)
+    path = path if is_url(path) else os.path.abspath(path)
     failed = functools.partial(_error, path)
     try:
         with open_regular(path) as file:
-            version = FileVersion.of(os.path.realpath(path), os.fstat(file.fileno()))
+            real = path if is_url(path) else os.path.realpath(path)
+            version = FileVersion(real, state_of(file))
             proto, found = _parse(file, path, version.size)
-            if FileVersion.of(version.path, os.fstat(file.fileno())) != version:
+            if state_of(file) != version.state:
                 raise failed("changed while it was read")
             # The path without links has to be that of what was opened: beside it may lie more.
-            if FileVersion.of(version.path, os.lstat(version.path)) != version:
+            if not is_url(path) and FileState.of(os.lstat(real)) != version.state:
                 raise failed("was replaced while it was read")
     except (OSError, ArtifactError) as error:
         message = (
@@ -96,6 +100,8 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
         (tensor, FileRange(version, start, size, failed))
         for tensor, start, size in _left_out(proto, found)
     ]
+    if is_url(path):
+        return LoadedModel(proto, ranges, ExternalFiles(directory_of(path)))
     store = os.path.dirname(version.path) if os.path.islink(path) else None
     return LoadedModel(proto, ranges, ExternalFiles(os.path.dirname(path), store))
 
@@ -167,6 +173,10 @@ class _CutOff(Exception):  # noqa: N818
     """A field is said to be longer than the message around it."""
 
 
+class _TooLarge(Exception):  # noqa: N818
+    """There is more for protobuf than it reads."""
+
+
 class _Found:
     """What was found in a message: the data that was left out, there and in the messages in it."""
 
@@ -195,18 +205,22 @@ class _Walk:
     def __init__(self, file: BinaryIO, size: int):
         self._file, self._size = file, size
         self._window, self._window_start = b"", 0
+        self._fields = 0
 
     def model(self) -> tuple[bytes, _Found]:
         """Walk over the whole file, and give what is left of it."""
         found = _Found()
         left = self._message(onnx.ModelProto.DESCRIPTOR, found, 0, self._size, 1)
-        return self._read(0, self._size) if left is None else bytes(left), found
+        if left is None:
+            left = bytearray()
+            self._keep(left, 0, self._size)
+        return bytes(left), found
 
     def _message(
         self, descriptor: Any, found: _Found, start: int, end: int, depth: int
     ) -> bytearray | None:
         """Walk over a message, and give what is left of it; None if that is all of it."""
-        if depth > _MAX_DEPTH:
+        if depth > limits.MESSAGE_DEPTH:
             raise _Unusual
         fields = tensor_fields(descriptor)
         is_tensor = descriptor is TensorProto.DESCRIPTOR
@@ -214,6 +228,9 @@ class _Walk:
         copied = position = start
         while position < end:
             field_start = position
+            self._fields += 1
+            if self._fields > limits.MODEL_FIELDS:
+                raise _Unusual  # which takes too long here
             tag, tag_end, data_start, position = self._field_at(field_start, end)
             number = tag >> 3
             if data_start is None or not (number in fields or (is_tensor and number == _RAW_DATA)):
@@ -225,18 +242,21 @@ class _Walk:
             else:
                 inner = self._child(fields[number], found, data_start, position, depth)
             if inner is not None:
-                left += self._read(copied, field_start)
+                self._keep(left, copied, field_start)
                 left += encode_varint(tag) + encode_varint(len(inner))
+                _check_size(len(left) + len(inner))
                 left += inner
                 copied = position
         if copied == start:
             return None
-        left += self._read(copied, end)
+        self._keep(left, copied, end)
         return left
 
     def _field_at(self, start: int, end: int) -> tuple[int, int, int | None, int]:
         """Find a field's tag, where that ends, where data of some length begins, and the end."""
         tag, tag_end = self._varint(start, end)
+        if not tag >> 3:
+            raise _Unusual  # no field has this number
         kind = tag & 7
         data_start = None
         if kind == _LENGTH_DELIMITED:
@@ -291,12 +311,21 @@ class _Walk:
                 return value, position + count + 1
         raise _Unusual if available == _MAX_VARINT_BYTES else _CutOff
 
+    def _keep(self, left: bytearray, start: int, end: int) -> None:
+        _check_size(len(left) + end - start)
+        left += self._read(start, end)
+
     def _read(self, start: int, end: int) -> bytes:
         offset = start - self._window_start
         if offset >= 0 and end - self._window_start <= len(self._window):
             return self._window[offset : end - self._window_start]
         self._file.seek(start)
         return self._file.read(end - start)
+
+
+def _check_size(size: int) -> None:
+    if size > limits.MODEL_BYTES:
+        raise _TooLarge
 
 
 def encode_varint(value: int) -> bytes:
@@ -325,11 +354,18 @@ def _parse(file: BinaryIO, path: str, size: int) -> tuple[onnx.ModelProto, _Foun
         try:
             data, found = _Walk(file, size).model()
         except _Unusual:
+            _check_size(size)
             file.seek(0)
-            data, found = file.read(), _Found()
+            data, found = file.read(size), _Found()
         proto = onnx.ModelProto.FromString(data)
-    except OSError:
+    except (OSError, MemoryError, RemoteError):
         raise
+    except _TooLarge as error:
+        problem = (
+            "or holds too much for protobuf: beside the raw data of large tensors it has more than "
+            f"{limits.MODEL_BYTES} bytes. Keep the tensors' data in raw_data, or in files"
+        )
+        raise _no_model(file, path, problem) from error
     except _CutOff as error:
         raise _no_model(file, path, "it ends within a field: is it cut off?") from error
     except Exception as error:  # protobuf's back ends raise different types

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 import onnx
 from onnx import AttributeProto
 
+from .. import limits
 from ..errors import InvalidModelError
 from .known_fields import check_fields
 
@@ -22,9 +23,6 @@ Tensor: TypeAlias = onnx.TensorProto | onnx.SparseTensorProto
 Imports: TypeAlias = dict[str, set[int]]
 
 GRAPH_TYPES = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-
-#: Graphs and types are nested so deep at most; the outermost one is 1 deep.
-MAX_DEPTH = 64
 
 # TVM's importer gives the bodies of these a value of its own, under this name.
 _IMPORTERS_NAMES = {"Loop": "max_count", "Scan": "iter"}
@@ -203,7 +201,7 @@ class Scope:
     ):
         #: How deep it is nested; 1 if there is no graph around it.
         self.depth: int = 1 if outer is None else outer.depth + 1
-        if self.depth > MAX_DEPTH:
+        if self.depth > limits.GRAPH_DEPTH:
             raise _too_deep(place)
         check_fields(proto, place)
         self.proto = proto
@@ -307,7 +305,7 @@ class Scope:
         names = self._names
         names.operators.add(node.op_type)
         where = Place(place, node_text(node))
-        if depth >= MAX_DEPTH:
+        if depth >= limits.GRAPH_DEPTH:
             raise _too_deep(where)
         for graph in graphs:
             own: dict[str, Tensor | None] = dict.fromkeys(_names(graph.input))
@@ -428,7 +426,7 @@ def _shadowing(by: str, name: str) -> InvalidModelError:
 
 def _too_deep(place: object) -> InvalidModelError:
     return InvalidModelError(
-        f"{place}: the graph is nested more than {MAX_DEPTH} deep, expected no more"
+        f"{place}: the graph is nested more than {limits.GRAPH_DEPTH} deep, expected no more"
     )
 
 

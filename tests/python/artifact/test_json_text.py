@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvm_model_hash.artifact import json_text
+from tvm_model_hash import limits
 from tvm_model_hash.artifact.json_text import JsonObject
 from tvm_model_hash.errors import ArtifactError
 
@@ -98,8 +98,8 @@ def test_bytes_are_an_object_or_an_error(data):
         "NaN is not a number": b'{"a": NaN}',
         "-Infinity is not a number": b'{"a": [-Infinity]}',
         "is not UTF-8": b'{"a": "\xff"}',
-        "recursion": b'{"a": ' + b"[" * 200_000,
-        "integer string conversion": b'{"a": ' + b"9" * 10_000 + b"}",
+        "nested 200001 deep, more than the limit of 64": b'{"a": ' + b"[" * 200_000,
+        "more digits than the limit of 1024": b'{"a": ' + b"9" * 10_000 + b"}",
         "2 characters stand behind the end": b"{} x",
         "expected '{' at character 0": b"[1]",
         "expected a key at character 1": b"{1: 1}",
@@ -131,12 +131,12 @@ def test_json_above_the_limit_is_not_read(files, monkeypatch):
         size = path.stat().st_size
         if form == "safetensors":
             size = int.from_bytes(path.read_bytes()[:8], "little")
-        monkeypatch.setattr(json_text, "MAX_JSON_BYTES", size)
+        monkeypatch.setattr(limits, "JSON_BYTES", size)
         read_artifact(path)
         before = path.read_bytes()
         with pytest.raises(ArtifactError, match=f"more than the limit of {size}"):
             write_record(path, RECORD)  # or nobody could read it
         assert path.read_bytes() == before
-        monkeypatch.setattr(json_text, "MAX_JSON_BYTES", size - 1)
+        monkeypatch.setattr(limits, "JSON_BYTES", size - 1)
         with pytest.raises(ArtifactError, match=f"{size} bytes of JSON, more than the limit"):
             read_artifact(path)

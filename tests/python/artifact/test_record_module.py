@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvm_model_hash import ArtifactError, Record, RecordError
+from tvm_model_hash import ArtifactError, Record, RecordError, limits
 from tvm_model_hash.artifact.record_module import (
-    MAX_PAYLOAD_BYTES,
     Engine,
     Machine,
     c_source,
@@ -42,8 +41,8 @@ def test_a_name_is_written_as_it_is_but_for_what_a_line_cannot_hold():
 
 
 def test_more_names_than_a_payload_holds_are_an_error():
-    name = "w" * (MAX_PAYLOAD_BYTES - len(str(RECORD)) - 1)
-    assert len(payload(RECORD, [name])) == MAX_PAYLOAD_BYTES
+    name = "w" * (limits.PAYLOAD_BYTES - len(str(RECORD)) - 1)
+    assert len(payload(RECORD, [name])) == limits.PAYLOAD_BYTES
     with pytest.raises(RecordError, match="the names of 1 parameters is 1048577 bytes long"):
         payload(RECORD, [name + "w"])
 

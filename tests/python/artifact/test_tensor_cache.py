@@ -87,7 +87,7 @@ def test_what_contradicts_itself_is_an_error(tmp_path):
     path = dump(tmp_path)
     stock = json.loads(path.read_bytes())
     size = stock["records"][0]["nbytes"]
-    deep = json.loads("[" * 900 + "]" * 900)
+    deep = json.loads("[" * 50 + "]" * 50)
     shard_damages = [
         ("expected the name of a file beside it", "dataPath", name)
         for name in ("../x", "/x", "a/b", "a\\b", "..", ".", "", "a\0b", 1, None)
@@ -105,7 +105,7 @@ def test_what_contradicts_itself_is_an_error(tmp_path):
         ("is not a text", "name", "\udc00"),
         ("without its name, offset or size", "name", deep),
         ("without its name, offset or size", "byteOffset", -1),
-        ("without its name, offset or size", "byteOffset", 10**4200),
+        ("without its name, offset or size", "byteOffset", 10**1000),
         ("without its name, offset or size", "nbytes", True),
         (f"ends at byte {size + 1024} of the shard", "byteOffset", size),
         (f"ends at byte {size + 1} of the shard", "nbytes", size + 1),

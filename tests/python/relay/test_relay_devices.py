@@ -184,7 +184,8 @@ def test_every_free_device_of_a_key_is_asked(fleet, directory):
         lines = result.stdout.splitlines()
         assert (lines, result.stderr, result.returncode) == (expected, "", 0)
     result = check(directory, "other.onnx", *arguments)
-    assert result.stdout.count("mismatch: same graph, other weights") == 3
+    assert result.stdout.count(": same graph, other weights\n") == 3
+    assert result.stdout.endswith("3 devices: 3 mismatch\n")
     assert result.returncode == 1
 
 
