@@ -10,6 +10,7 @@
 #   make wheels      the sdist and the wheels for everybody, built twice and checked: build/wheels/dist
 #   make fault       kill what writes, hundreds of times: is anything lost?
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
+#   make mutate      100,000 mutations of models, flipped bits of deployments, and the attacks
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
 #   make docs        the documentation as a site: build/site
 #   make man         a man page of the command, made from its parser: build/tvm-model-hash.1
@@ -50,7 +51,7 @@ export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
-  wheels fault bench docs man lint format lock $(LOCK_RELAX) clean
+  wheels fault mutate bench docs man lint format lock $(LOCK_RELAX) clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -90,6 +91,13 @@ docs: $(TEST)/wheel
 
 fault: $(TEST)/wheel
 	$(TEST)/bin/python tests/python/fault.py
+
+# The tables of docs/security.md: half an hour.
+mutate: $(TEST)/wheel .venv-relax-$(RELAX_NEWEST)/wheel
+	$(TEST)/bin/python tests/python/mutate/run.py
+	for environment in $(^D); do \
+	  $$environment/bin/python tests/python/mutate/flips.py && $$environment/bin/python attacks/run.py \
+	  || exit 1; done
 
 bench: $(BENCH)/ready
 	$(BENCH)/bin/python benchmarks/run.py

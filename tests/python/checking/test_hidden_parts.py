@@ -199,9 +199,8 @@ def test_other_json_is_no_part(deployment):
     assert check(network(), deployment).status is Status.MATCH
 
 
-def test_a_file_that_is_a_tar_and_a_library_is_refused(deployment):
-    """TVM unpacks it if it is called .tar, and loads it as it is if not."""
-    path = deployment / "lib.so"
+def make_tar_of_library(path):
+    """Make a library a tar archive too: TVM unpacks it if it is called .tar, or else loads it."""
     data = bytearray(path.read_bytes())
     table, count = int.from_bytes(data[32:40], "little"), int.from_bytes(data[56:58], "little")
     assert table == 64
@@ -217,6 +216,11 @@ def test_a_file_that_is_a_tar_and_a_library_is_refused(deployment):
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
     path.write_bytes(block + data[512:] + bytes(1024))
+
+
+def test_a_file_that_is_a_tar_and_a_library_is_refused(deployment):
+    path = deployment / "lib.so"
+    make_tar_of_library(path)
     tvm.runtime.load_module(str(path))
     with tarfile.open(path) as archive:
         assert len(archive.getmembers()) == 1

@@ -51,6 +51,7 @@ class _Model:
             self.inputs,
             [helper.make_tensor_value_info(name, FLOAT, SHAPE) for name in outputs],
             body.initializers,
+            sparse_initializer=body.sparse,
         )
         return helper.make_model(
             graph,
@@ -96,7 +97,7 @@ class _Body:
         self.model, self.draw, self.depth, self.in_function = model, model.draw, depth, in_function
         self.values = list(values)
         self.unused = []  # what nodes computed that nothing uses yet
-        self.nodes, self.initializers = [], []
+        self.nodes, self.initializers, self.sparse = [], [], []
 
     def grow(self, kinds):
         steps = _SIMPLE + (_NESTED if self.depth else [])
@@ -183,6 +184,13 @@ class _Body:
         """A weight of another type."""
         array = self.array(self.draw(st.sampled_from(_WEIGHT_TYPES)))
         self.node("Cast", [self.weight(array)], to=FLOAT)
+
+    def add_sparse(self):
+        """A sparse weight. No importer takes one here: only where it is asked for."""
+        values = numpy_helper.from_array(np.array([0.5, 2.0], "float32"), self.model.name("w"))
+        indices = numpy_helper.from_array(np.array([1, 4], "int64"), "")
+        self.sparse.append(helper.make_sparse_tensor(values, indices, SHAPE))
+        self.node("Add", [self.value(), values.name])
 
     def add_constant(self):
         self.node("Constant", [], value=numpy_helper.from_array(self.array("float32")))

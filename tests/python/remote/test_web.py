@@ -3,12 +3,16 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import struct
+import sys
 import tempfile
+import time
 
 import onnx
 import pytest
+from conftest import on_a_terminal
 from servers import serving
 
 from tvm_model_hash import (
@@ -131,6 +135,17 @@ def test_a_large_model_is_read_once(web):
     size = (web.directory / "m.onnx").stat().st_size
     assert web.sent < 1.2 * size
     assert len(web.requests) < 20
+
+
+def test_what_takes_a_while_is_shown(web, tmp_path):
+    model = web.directory / "m.onnx"
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[3 * MEGA // 2], raw_data=b"1" * 6 * MEGA)
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [tensor])), model)
+    web.odd = lambda handler: time.sleep(0.4)
+    url = web.of("m.onnx") + "?signature=geheim"
+    shown = on_a_terminal([sys.executable, "-m", "tvm_model_hash", "digest", url], tmp_path)
+    assert re.search(r"m\.onnx: +[0-9]+%", shown), shown
+    assert "geheim" not in shown
 
 
 @pytest.mark.parametrize("location", ["../w.bin", "/w.bin", "http://127.0.0.1/w.bin", "a//w.bin"])

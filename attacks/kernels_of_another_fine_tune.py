@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine code of another fine-tune, which fits in shapes and names.
+
+Stopped by: a record in each part; parts of two models are a mismatch, and nothing is loaded.
+"""
+
+import shutil
+
+from common import deployment, error, main, verdict
+
+from tvm_model_hash import Status
+
+
+def attack(directory):
+    import tvm
+    from deployments import network
+    from tvm.runtime import vm_hash
+
+    own = deployment(directory / "own")
+    shutil.copy(deployment(directory / "other", scale=2.0) / "lib.so", own)
+    error(lambda: vm_hash.load(own, tvm.cpu(), network()), "of different models")
+    return verdict(network(), own, Status.MISMATCH, "of different models")
+
+
+if __name__ == "__main__":
+    main(attack)
