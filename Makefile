@@ -9,6 +9,7 @@
 #                      takes qemu and a Python for aarch64 from Debian, without installing them
 #   make wheels      the sdist and the wheels for everybody, built twice and checked: build/wheels/dist
 #   make fault       kill what writes, hundreds of times: is anything lost?
+#   make fuzz SECONDS=60  fuzz each reader for so long, or those of TARGETS="elf tar_archive"
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
 #   make mutate      100,000 mutations of models, flipped bits of deployments, and the attacks
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
@@ -24,7 +25,9 @@ TEST := .venv-test
 BENCH := .venv-bench
 RELAY_OLD := .venv-relay-old
 WHEELS := .venv-wheels
-CXX_SOURCES := src/runtime/vm/executable_hash.cc $(wildcard examples/cpp/*.cc)
+CXX_SOURCES := src/runtime/vm/executable_hash.cc $(wildcard examples/cpp/*.cc tests/fuzz/*.cc)
+# Of make fuzz, for each target.
+SECONDS := 60
 
 # The versions of TVM with Relax, and the tvm-ffi that each works with.
 RELAX_DEMO := .venv-demo-relax
@@ -44,7 +47,7 @@ export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
-  wheels fault mutate bench man lint format clean
+  wheels fault fuzz mutate bench man lint format clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -81,6 +84,9 @@ wheels: $(WHEELS)/ready
 
 fault: $(TEST)/wheel
 	$(TEST)/bin/python tests/python/fault.py
+
+fuzz: $(TEST)/wheel
+	$(TEST)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
 
 # The tables of docs/security.md: half an hour.
 mutate: $(TEST)/wheel .venv-relax-$(RELAX_NEWEST)/wheel

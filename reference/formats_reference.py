@@ -177,6 +177,9 @@ def executable(content: bytes) -> dict:
             late_bound.append(text(file.string()))
         else:
             file.tensor()
+    needed = (fields or {}).get("params", "0")
+    require(re.fullmatch("0|[1-9][0-9]{0,8}", needed), "params is not a number", needed)
+    require(int(needed) <= len(late_bound), "a record of more constants than are late-bound")
     file.array()
     file.strings()
     for _ in range(file.u64()):

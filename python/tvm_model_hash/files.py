@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
-from .errors import ArtifactError, ModelHashError, OutputError, RemoteError, without_secrets
+from .errors import ArtifactError, ModelHashError, OutputError, RemoteError
 from .limits import check_file_size
 from .progress import hashing
 
@@ -357,7 +357,7 @@ def name_of(path: str) -> str:
     -------
     name : str
     """
-    return os.path.basename(without_secrets(path))
+    return os.path.basename(path.partition("?")[0] if is_url(path) else path)
 
 
 def is_pattern(path: str) -> bool:

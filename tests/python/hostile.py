@@ -31,13 +31,14 @@ from tvm_model_hash.checking.deployment import Deployment, read
 from tvm_model_hash.checking.hash_file import read_hash_file
 from tvm_model_hash.checking.manifest import read_seal, seal, verify_seal
 from tvm_model_hash.checking.verdict import check
+from tvm_model_hash.containers.library import open_library
 from tvm_model_hash.errors import ModelHashError
 from tvm_model_hash.model.difference import explain
 from tvm_model_hash.model.digest import model_record
 from tvm_model_hash.record import Record
 
-MEMORY = 1 << 30  # bytes beside what the process has already
-SECONDS = 20
+MEMORY = 3 << 28  # bytes beside what the process has already
+SECONDS = 12
 
 KIB, MIB, GIB, TIB = (1 << shift for shift in (10, 20, 30, 40))
 MODEL_HASH = "0" * 64
@@ -562,40 +563,48 @@ def universal_files_in_each_other(directory):
     return text(directory, "lib.dylib", data.ljust(4096, b"\0"))
 
 
+def pe(rows, directories):
+    """A library of Windows: its headers, with these rows of sections."""
+    optional = struct.pack("<H", 0x20B).ljust(108, b"\0") + struct.pack("<I", 16)
+    optional += directories.ljust(128, b"\0")
+    data = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64) + b"PE\0\0"
+    count = len(rows) // 40
+    data += struct.pack("<2H3I2H", 0x8664, count, 0, 0, 0, len(optional), 0x2022)
+    return data + optional + rows
+
+
+def section(address, size, offset):
+    return struct.pack("<8s6I2HI", b".x", size, address, size, offset, 0, 0, 0, 0, 0)
+
+
 @hostile(read_artifact)
 def pe_with_many_exports_and_sections(directory):
     # 60,000 sections, and 100,000 names that are one name, which is sought.
-    count, names = 60_000, 100_000
-    section_bytes = 40 * count
-    at = -(-(64 + 24 + 240 + section_bytes) // 4096) * 4096
-    space = 16 * MIB
-    rows = struct.pack("<8s6I2HI", b".x", 1, 0x7000000, 1, 64, 0, 0, 0, 0, 0) * (count - 1)
-    rows += struct.pack("<8s6I2HI", b".edata", space, 0x1000000, space, at, 0, 0, 0, 0, 0)
-    name = b"__tvm_dev_mblob\0"
-    name_at = 0x1000000 + 64
-    exports = struct.pack(
-        "<10I",
-        0,
-        0,
-        0,
-        0,
-        1,
-        names,
-        names,
-        0x1000000 + MIB,
-        0x1000000 + 2 * MIB,
-        0x1000000 + 4 * MIB,
-    )
-    optional = struct.pack("<H", 0x20B).ljust(108, b"\0") + struct.pack("<I", 16)
-    optional += struct.pack("<2I", 0x1000000, space) + bytes(120)
-    data = b"MZ".ljust(60, b"\0") + struct.pack("<I", 64) + b"PE\0\0"
-    data += struct.pack("<2H3I2H", 0x8664, count, 0, 0, 0, len(optional), 0x2022) + optional + rows
+    names, space, at, address = 100_000, 16 * MIB, 4 * MIB, 0x1000000
+    rows = section(0x7000000, 1, 64) * 60_000 + section(address, space, at)
+    tables = address + MIB, address + 2 * MIB, address + 4 * MIB
+    exports = struct.pack("<10I", 0, 0, 0, 0, 1, names, names, *tables)
     pieces = [
-        (0, data),
+        (0, pe(rows, struct.pack("<2I", address, space))),
         (at, exports),
-        (at + 64, name),
-        (at + 2 * MIB, struct.pack("<I", name_at) * names),
+        (at + 64, b"__tvm_dev_mblob\0"),
+        (at + 2 * MIB, struct.pack("<I", address + 64) * names),
     ]
+    return sparse(directory / "lib.dll", at + space, *pieces)
+
+
+def libraries_to_load(path):
+    with open(path, "rb") as file:
+        found = open_library(file, path.stat().st_size, repr(path))
+    assert found.dependencies.libraries == ("a.dll",)
+
+
+@hostile(libraries_to_load)
+def pe_with_imports_in_a_large_section(directory):
+    address, space, at = 0x1000000, GIB, 4096
+    imports = struct.pack("<5I", 0, 0, 0, address + 64, 0)
+    data = pe(section(address, space, at), struct.pack("<4I", 0, 0, address, 40))
+    pieces = [(0, data), (at, imports), (at + 64, b"a.dll\0")]
     return sparse(directory / "lib.dll", at + space, *pieces)
 
 

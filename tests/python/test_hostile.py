@@ -21,6 +21,7 @@ READ = {
     "json_with_a_million_keys",
     "a_zip_archive_of_deflated_zeros",
     "a_cache_of_thousands_of_shards_and_tensors",
+    "pe_with_imports_in_a_large_section",
 }
 
 

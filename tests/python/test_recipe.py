@@ -19,9 +19,10 @@ from tvm_model_hash.checking.requirements import (
 )
 from tvm_model_hash.checking.verdict import check_consistent
 from tvm_model_hash.cli import main
+from tvm_model_hash.limits import RECORD_BYTES
 from tvm_model_hash.model.digest import model_record
 from tvm_model_hash.recipe import MAX_VALUE_BYTES, kinds, shortened, with_recipe
-from tvm_model_hash.record import MAX_RECORD_BYTES, conflict
+from tvm_model_hash.record import conflict
 
 A, B = "a" * 64, "b" * 64
 RECIPES = json.loads(
@@ -60,7 +61,7 @@ def test_all_fields_of_the_largest_size_fit_into_a_record():
         Record(A, A, A), long, [(long, None)], [("x" * (MAX_VALUE_BYTES - 2), (1,))]
     ).with_fields("0" * 32, 10**9 - 1)
     assert all(len(full.field(key)) == MAX_VALUE_BYTES for key in ("tvm", "target", "shapes"))
-    assert len(str(full)) <= MAX_RECORD_BYTES
+    assert len(str(full)) <= RECORD_BYTES
     foreign = Record(A, A, A, (("pad", "x" * 700),))
     with pytest.raises(RecordError, match="more than the limit of 1024"):
         with_recipe(foreign, long, [("llvm", None)], None)

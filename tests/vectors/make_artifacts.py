@@ -55,11 +55,13 @@ def strings(*texts):
     return many(map(string, texts))
 
 
-def tensor(magic=0xDD5E40F096B4A13F, shape=(2,), size=None, data=b"\0\0\x80\x3f\0\0\0\x40"):
+def tensor(
+    magic=0xDD5E40F096B4A13F, shape=(2,), size=None, data=b"\0\0\x80\x3f\0\0\0\x40", lanes=1
+):
     """A tensor of floats, on the CPU."""
     return (
         struct.pack("<QQiiI", magic, 0, 1, 0, len(shape))
-        + struct.pack("<BBH", 2, 32, 1)
+        + struct.pack("<BBH", 2, 32, lanes)
         + b"".join(map(u64, shape))
         + u64(len(data) if size is None else size)
         + data
@@ -172,11 +174,16 @@ GOOD = {
         "of sha256sum --binary, with white space in the name": f"{B} *my model.onnx\n",
         "a record": RECORD,
         "a record and a line end": RECORD + "\n",
+        "a record with white space around": f"\n\t{RECORD} \v\f",
+        "one space and a name": f"{B} model.onnx",
     },
     "executable": {
         "with a record": executable(),
         "without one": executable(table=(HOST,)),
         "a record in the middle": executable(table=(HOST, CARRIED, device("global", 8, 1))),
+        "a record of as many constants as are late-bound": executable(
+            table=(HOST, device(f"{RECORD} params=1"))
+        ),
         "a host that is not the first": executable(
             table=(device("", 2), device("", 1, 3), device(SHORT, 1, 3)), host=1
         ),
@@ -198,6 +205,9 @@ GOOD = {
     "constants": {
         "without a record": constants(),
         "with a record": constants(behind=string(RECORD)),
+        "one of vectors, whose lanes TVM does not count": constants(
+            names=("a",), tensors=(tensor(lanes=4),)
+        ),
         "none": constants(names=(), tensors=()),
         "none, with a record": constants(names=(), tensors=(), behind=string(SHORT)),
     },
@@ -250,6 +260,9 @@ BAD = {
             "\ufeff" + A,
             A.encode("utf-16"),
             A[:32] + " " + A[32:],
+            A + "\u2003",
+            "\u2003" + RECORD,
+            f"{A}  a\rb",
         ],
         "not a record": [RECORD.replace("/1", "/2") + "\n", "model-hash/1\n"],
         "not a digest": [
@@ -257,6 +270,14 @@ BAD = {
         ],
     },
     "executable": {
+        "a record of more constants than are late-bound": [
+            executable(table=(HOST, device(f"{RECORD} params=2"))),
+            executable(table=(HOST, device(f"{RECORD} params=1")), constants=(here(),)),
+        ],
+        "params is not a number": [
+            executable(table=(HOST, device(f"{RECORD} params={number}")))
+            for number in ("01", "-1", "1x", "9" * 10)
+        ],
         "cut off": [
             b"",
             executable()[:7],

@@ -144,6 +144,7 @@ class RelayVM(Carrier):
                 f"{self._library.container}, where everything behind it has its place. Change it "
                 "in code.ro, or set it on the executable and export the library again"
             )
+        self.artifact()  # so that nothing is changed in what is not whole
         return Patch(0, self._header.size, self._header.with_record(record).to_bytes())
 
 

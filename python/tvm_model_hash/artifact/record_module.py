@@ -505,7 +505,7 @@ EXPORT int32_t {record_function}(void* args, int* codes, int count, void* result
 # What would end the string, or be read as the beginning of another character.
 _ESCAPED_IN_C = re.compile(r'(["\\?])')
 # Each repeats what has one beginning, so that no text makes it try twice or remember much.
-_LITERAL_IN_C = r'\n    "[^"\\\n]*(?:\\["\\?n][^"\\\n]*)*"'
+_LITERAL_IN_C = r'\n    "[ !#-\[\]-~]*(?:\\["\\?n][ !#-\[\]-~]*)*"'
 _PAYLOAD_IN_C = re.compile(
     rf"^RECORD_SECTION const char {RECORD_SYMBOL}\[\] =((?:{_LITERAL_IN_C})+);$", re.MULTILINE
 )

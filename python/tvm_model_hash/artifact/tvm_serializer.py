@@ -171,11 +171,11 @@ def skip_tensor(reader: Reader, section: str) -> None:
             f"a tensor has {dimensions} dimensions, more than the limit of "
             f"{limits.TENSOR_DIMENSIONS}",
         )
-    _, bits, lanes = struct.unpack("<BBH", reader.take(4, section))
+    _, bits, _ = struct.unpack("<BBH", reader.take(4, section))
     shape = struct.unpack(f"<{dimensions}q", reader.take(8 * dimensions, section))
     size = reader.count(section)
-    # TVM takes no other size: of each element the whole bytes.
-    if min(shape, default=0) < 0 or size != math.prod(shape) * ((bits + 7) // 8) * lanes:
+    # TVM takes no other size: of each element the whole bytes, of a vector those of one lane.
+    if min(shape, default=0) < 0 or size != math.prod(shape) * ((bits + 7) // 8):
         raise damaged(
             reader,
             f"a tensor of shape {shape} with elements of {bits} bits has {size} bytes of data",

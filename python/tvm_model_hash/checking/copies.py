@@ -91,8 +91,8 @@ def _sealed_memory_bytes() -> int:
         return -1
     # Files may have holes, or be larger than what the process that loads them leaves of memory.
     with open("/proc/meminfo", encoding="ascii") as lines:
-        kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    return kib * 1024 // 2
+        found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 // 2 if found else 0
 
 
 @contextmanager

@@ -14,6 +14,9 @@ from ..record import RECORD_TAG, Record, check_model_hash
 
 HASH_FILE_NAME = "hash.txt"
 
+# ASCII's. What else Python takes for white space does not belong there.
+_WHITE_SPACE = " \t\n\v\f\r"
+
 
 @reads()
 def read_hash_file(path: str) -> Record:
@@ -43,9 +46,9 @@ def read_hash_file(path: str) -> Record:
         raise InvalidHashError(
             f"{path!r} has more than {limits.HASH_FILE_BYTES} bytes, expected 64 hexadecimal digits"
         )
-    text = data.decode("utf-8", "replace")
+    text = data.decode("utf-8", "replace").strip(_WHITE_SPACE)
     if text.startswith(RECORD_TAG):
-        return Record.parse(text.rstrip())
+        return Record.parse(text)
     return Record(parse_hash(text, repr(path)))
 
 
@@ -70,7 +73,8 @@ def parse_hash(text: str, where: str) -> str:
     InvalidHashError
         If the text is something else.
     """
-    match = re.fullmatch(r"\s*(?:sha256:)?([0-9a-fA-F]{64})(?: [ *][^\n]+)?\s*", text)
+    stripped = text.strip(_WHITE_SPACE)
+    match = re.fullmatch(r"(?:sha256:)?([0-9a-fA-F]{64})(?: [^\r\n]+)?", stripped)
     if match:
         return match[1].lower()
     found = repr(text if len(text) <= 100 else text[:100] + "...") if text.strip() else "empty"

@@ -206,8 +206,8 @@ def seal(
     return path
 
 
-def _manifest(directory: str, seal: Seal) -> bytes:
-    data = str(seal).encode()
+def _manifest(directory: str, found: Seal) -> bytes:
+    data = str(found).encode()
     if len(data) > limits.MANIFEST_BYTES:
         raise SealError(
             f"cannot seal {directory!r}: its manifest would have {len(data)} bytes, more than the "

@@ -8,7 +8,6 @@ Symbols of what can be loaded are found as the loader finds them, by the dynamic
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from .. import limits
@@ -188,9 +187,9 @@ class ElfBinary(Binary):
         values: dict[int, list[int]] = {}
         if segment is None:
             return values
-        count = segment.size // (16 if self._wide else 8)
+        count = min(segment.size // (16 if self._wide else 8), limits.HEADERS)
         rows = window.rows(self._layout(2 * self._word), segment.offset, count, "dynamic segment")
-        for tag, value in islice(rows, limits.HEADERS):
+        for tag, value in rows:
             if not tag:
                 return values
             values.setdefault(tag, []).append(value)

@@ -139,8 +139,8 @@ class PeBinary(_CoffHeaders):
         if not address:
             return
         offset, room = self._place(address, "imports")
-        count = room // struct.calcsize(layout)
-        for (name,) in islice(self.window.rows(layout, offset, count, "imports"), limits.HEADERS):
+        count = min(room // struct.calcsize(layout), limits.HEADERS)
+        for (name,) in self.window.rows(layout, offset, count, "imports"):
             if not name:
                 return
             yield self.window.string(self._place(name, "imports")[0], "name of a library")

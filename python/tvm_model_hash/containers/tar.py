@@ -75,18 +75,28 @@ def members(window: Window) -> Iterator[Member]:
         own = header.size if size is None or kind not in _FILES else size
         data = window.part(position + _BLOCK, own, f"file {header.name!r}")
         position += _BLOCK + -(-own // _BLOCK) * _BLOCK
-        if kind == _LONG_NAME:
-            window.limit(own, limits.NAME_BYTES + 1, "bytes in a name")
-            name = decode(data.read(0, own, "name of a file").rstrip(b"\0"))
-        elif kind in (_PAX, _PAX_GLOBAL):
-            pax_name, pax_size = _read_pax(data)
-            if kind == _PAX:
-                name, size = pax_name or name, pax_size
+        if kind in (_LONG_NAME, _PAX, _PAX_GLOBAL):
+            new_name, new_size = _read_long_name(data) if kind == _LONG_NAME else _read_pax(data)
+            # Of two headers before a file some take the first and some the last, and what is said
+            # for all files is not taken by all.
+            names, sizes = {name, new_name} - {None}, {size, new_size} - {None}
+            is_for_all = kind == _PAX_GLOBAL and (new_name, new_size) != (None, None)
+            if is_for_all or len(names) > 1 or len(sizes) > 1:
+                raise window.damaged(
+                    f"{header.name!r} in it says another name or size than one before, of which "
+                    "readers take the one or the other"
+                )
+            name = name if new_name is None else new_name
+            size = size if new_size is None else new_size
         elif kind in _FILES:
             name = header.name if name is None else name
+            if "\0" in name:  # where it ends for some readers
+                raise window.damaged(f"the name {name!r} in it has a byte 0")
             yield Member(name, data.part(0, own, "file", f"{name!r} in {window.source}"))
             name = size = None
         elif kind == _DIRECTORY:
+            if own:  # which some readers take for what comes next
+                raise window.damaged(f"the directory {header.name!r} in it has {own} bytes")
             name = size = None
         elif kind != _LONG_LINK:
             what = "a file with holes" if kind == _SPARSE else f"of the type {kind!r}"
@@ -106,7 +116,10 @@ def _header(window: Window, block: bytes, position: int) -> _Header:
     if _number(window, block[148:156], what) not in (unsigned, signed):
         raise window.damaged(f"{what} in it has a wrong checksum")
     name = block[:100].split(b"\0")[0]
-    if block[_MAGIC_AT : _MAGIC_AT + 6] == _MAGIC + b"\0" and block[345]:
+    if block[345]:
+        # GNU's own headers have times there; Python's tarfile takes them for the name's beginning.
+        if block[_MAGIC_AT : _MAGIC_AT + 6] != _MAGIC + b"\0":
+            raise window.damaged(f"{what} in it has a name that not all read in the same way")
         name = block[345:500].split(b"\0")[0] + b"/" + name
     return _Header(decode(name), decode(block[156:157]), _number(window, block[124:136], what))
 
@@ -115,10 +128,20 @@ def _number(window: Window, field: bytes, what: str) -> int:
     """Read a number: octal digits, or binary where those would not do."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
-    digits = field.strip(b" \0")
-    if not re.fullmatch(rb"[0-7]*", digits):
+    # Behind a byte 0 some readers go on, for others the number ends.
+    match = re.fullmatch(rb" *([0-7]*)[ \0]*", field)
+    if match is None:
         raise window.damaged(f"{what} in it says {field!r}, expected an octal number")
-    return int(digits or b"0", 8)
+    return int(match[1] or b"0", 8)
+
+
+def _read_long_name(data: Window) -> tuple[str | None, int | None]:
+    """Read what GNU tar writes for a long name."""
+    data.limit(data.size, limits.NAME_BYTES + 1, "bytes in a name")
+    name = data.read(0, data.size, "name of a file")
+    if not name.endswith(b"\0"):  # and some read on until there is one
+        raise data.damaged("a long name in it has no byte 0 at its end")
+    return decode(name.rstrip(b"\0")), None
 
 
 def _read_pax(data: Window) -> tuple[str | None, int | None]:
@@ -135,7 +158,10 @@ def _read_pax(data: Window) -> tuple[str | None, int | None]:
         if key.startswith(b"GNU.sparse"):
             raise data.damaged("a file in it has holes, expected files without")
         if key == b"path":
-            name = decode(value[: limits.NAME_BYTES])
+            data.limit(len(value), limits.NAME_BYTES, "bytes in a name")
+            if not value:  # which takes back what was said before
+                raise data.damaged("a header of pax in it gives no name")
+            name = decode(value)
         elif key == b"size":
             if not re.fullmatch(rb"[0-9]{1,19}", value):
                 raise data.damaged(f"a header of pax in it gives the size {value[:40]!r}")

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from ..errors import RemoteError, without_secrets
+from ..errors import RemoteError
 from ..progress import hashing
 
 #: What is transferred at least: an artifact is told of in a few places that lie far apart.
@@ -148,7 +148,7 @@ class Object(ABC):
         try:
             count = 0
             with hashing(
-                size, without_secrets(self.url).rsplit("/", 1)[-1], is_slow=True
+                size, self.url.partition("?")[0].rpartition("/")[2], is_slow=True
             ) as progress:
                 for data in self.stream():
                     count += len(data)

@@ -273,6 +273,13 @@ def test_its_own_loader_loads_what_was_tagged(files, tmp_path, form):
         np.testing.assert_allclose(array, ARRAYS[name], atol=0.01 if "cache" in form else 0)
 
 
+def test_the_lanes_of_vectors_are_not_counted_as_tvm_does_not(tmp_path):
+    path = tmp_path / "weights.params"
+    tvm.runtime.save_param_dict_to_file({"w": tvm.nd.empty((2,), "float32x4")}, str(path))
+    assert tvm.runtime.load_param_dict_from_file(str(path))["w"].dtype == "float32x4"
+    assert read_artifact(path).tensors == ("w",)
+
+
 def test_relay_loads_what_was_tagged(files):
     path = files / FILES["tvm"]
     write_record(path, RECORD)

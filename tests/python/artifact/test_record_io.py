@@ -13,6 +13,7 @@ import struct
 import tarfile
 import tracemalloc
 
+import make_artifacts
 import numpy as np
 import onnx
 import pytest
@@ -521,6 +522,16 @@ def test_a_kernel_library_is_not_changed(built):
     assert path.read_bytes() == before
 
 
+def test_what_is_not_whole_is_not_rewritten(code, tmp_path):
+    whole = code.read_bytes()
+    for data in (whole[:-1], whole + b"\0"):
+        code.write_bytes(data)
+        for record in (RECORD, None):
+            with pytest.raises(ArtifactError, match=r"code\.ro' is (truncated|damaged)"):
+                record_io.write_record(code, record, tmp_path / "output")
+    assert list(tmp_path.iterdir()) == [code]
+
+
 def test_only_a_record_is_written(code):
     before = code.read_bytes()
     for wrong in (str(RECORD), RECORD.model, 1):
@@ -540,11 +551,11 @@ def test_a_failure_leaves_nothing(code, tmp_path, monkeypatch):
     @contextlib.contextmanager
     def shortening(path, mode):
         with replacing(path, mode) as file:
-            os.truncate(code, 8000 if len(before) > 8000 else len(before) - 1)
+            os.truncate(code, 8000)
             yield file
 
-    big = before + bytes(100_000)
-    code.write_bytes(big)
+    constant = make_artifacts.here(shape=(25_000,), data=bytes(100_000))
+    code.write_bytes(make_artifacts.executable(constants=(constant,)))
     replacing = record_io.replacing
     monkeypatch.setattr(record_io, "replacing", shortening)
     with pytest.raises(ArtifactError, match="has become shorter"):

@@ -80,3 +80,10 @@ def test_the_machine_is_read_from_any_ir():
 )
 def test_in_another_module_there_is_no_payload(text):
     assert payload_in_ir(text) is payload_in_c(text) is None
+
+
+@pytest.mark.parametrize("byte", ["\xff", "\0", "\x1b", "\x7f"])
+def test_what_is_not_ascii_is_no_payload_in_c(byte):
+    source = c_source(payload(RECORD, ["w"]), Engine.RELAY)
+    assert payload_in_c(source) is not None
+    assert payload_in_c(source.replace("a" * 64, "a" * 63 + byte)) is None

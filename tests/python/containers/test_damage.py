@@ -15,6 +15,8 @@ from containers.test_platforms import OWNER, TYPE, opened, payloads
 
 from tvm_model_hash import limits
 from tvm_model_hash.containers.library import open_library
+from tvm_model_hash.containers.tar import members
+from tvm_model_hash.containers.window import Window
 from tvm_model_hash.errors import ArtifactError, ModelHashError
 
 X86_64, MIPS, S390 = "x86_64-linux-gnu", "mips-linux-musl", "s390x-linux-gnu"
@@ -330,6 +332,90 @@ def test_a_header_of_a_tar_with_a_wrong_checksum_is_an_error():
     data = bytearray(tar_of({"a.o": object_file(X86_64).read_bytes()}))
     data[0] ^= 1
     refused(bytes(data), "the header at 0 in it has a wrong checksum")
+
+
+def with_checksum(header):
+    return header[:148] + b"%06o\0 " % sum(header[:148], sum(header[156:]) + 256) + header[156:]
+
+
+def test_what_only_some_readers_take_for_a_directory_of_a_tar_is_refused():
+    """GNU tar has other fields at the place of what tarfile puts before the name."""
+    header = tarfile.TarInfo("a.o").tobuf(tarfile.GNU_FORMAT)
+    header = with_checksum(header[:345] + b"dir" + header[348:])
+    assert tarfile.TarInfo.frombuf(header, "utf-8", "strict").name == "dir/a.o"
+    refused(header + bytes(1024), "the header at 0 in it has a name that not all read")
+
+
+@pytest.mark.parametrize("field", [b"\x0000000000777", b"0000\x000000777"])
+def test_a_number_of_a_tar_that_not_all_readers_read_as_the_same_is_refused(field):
+    header = tarfile.TarInfo("a.o").tobuf(tarfile.GNU_FORMAT)
+    header = with_checksum(header[:124] + field + header[136:])
+    assert tarfile.TarInfo.frombuf(header, "utf-8", "strict").size == 0
+    refused(header + bytes(1536), "expected an octal number")
+
+
+def before_a_file(*headers):
+    """A tar with one file, and before it headers of the kinds, with their contents."""
+    data = b""
+    for kind, content in headers:
+        header = tarfile.TarInfo("long")
+        header.type, header.size = kind, len(content)
+        data += header.tobuf(tarfile.GNU_FORMAT) + content.ljust(512, b"\0")
+    return data + tarfile.TarInfo("a.o").tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+
+def tarfile_names(data):
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return archive.getnames()
+
+
+LONG, PAX = (tarfile.GNUTYPE_LONGNAME, b"b.o\0"), (tarfile.XHDTYPE, b"12 path=c.o\n")
+
+
+@pytest.mark.parametrize(
+    "header", [(tarfile.GNUTYPE_LONGNAME, b"a\0b\0"), (tarfile.XHDTYPE, b"12 path=a\0b\n")]
+)
+def test_a_name_with_a_byte_0_in_a_tar_is_refused(header):
+    refused(before_a_file(header), r"the name 'a\\x00b' in it has a byte 0")
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [((LONG, PAX), "b.o"), ((PAX, LONG), "c.o"), (((tarfile.XGLTYPE, PAX[1]),), "c.o")],
+)
+def test_names_of_which_readers_take_the_one_or_the_other_are_refused(headers, name):
+    assert tarfile_names(before_a_file(*headers)) == [name]
+    refused(before_a_file(*headers), "'long' in it says another name or size than one before")
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [((LONG,), "b.o"), ((PAX,), "c.o"), (((tarfile.XGLTYPE, b"9 a=text\n"), PAX, PAX), "c.o")],
+)
+def test_names_that_all_read_in_the_same_way_are_read(headers, name):
+    data = before_a_file(*headers)
+    window = Window(io.BytesIO(data), len(data), "a.tar")
+    assert tarfile_names(data) == [name] == [member.name for member in members(window)]
+
+
+def test_a_long_name_without_an_end_is_refused():
+    data = before_a_file((tarfile.GNUTYPE_LONGNAME, b"b.oc"))
+    data = with_checksum(data[:124] + b"%011o\0" % 3 + data[136:512]) + data[512:]
+    assert tarfile_names(data) == ["b.oc"]
+    refused(data, "a long name in it has no byte 0 at its end")
+
+
+def test_a_pax_header_that_takes_back_a_name_is_refused():
+    refused(before_a_file((tarfile.XHDTYPE, b"8 path=\n")), "gives no name")
+
+
+def test_a_directory_of_a_tar_that_has_bytes_is_refused():
+    """For tarfile they are the next header, and here it would be what stands behind them."""
+    header = tarfile.TarInfo("d")
+    header.type, header.size = tarfile.DIRTYPE, 512
+    data = header.tobuf(tarfile.GNU_FORMAT) + before_a_file()
+    assert tarfile_names(data) == ["d", "a.o"]
+    refused(data, "the directory 'd/' in it has 512 bytes")
 
 
 def test_too_many_files_in_a_tar_are_refused():
