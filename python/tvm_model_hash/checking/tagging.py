@@ -32,6 +32,7 @@ from .manifest import (
     seal,
     sealed_files,
 )
+from .package import is_archive
 from .parts import Part, check_complete, disagreement, parts_in_file, tensors_of
 from .verdict import compare
 from .weights import ComparedWeights, Comparison
@@ -142,7 +143,15 @@ def tag(
 def _tag_file(
     path: str, expected: Expected, output: str | os.PathLike[str] | None, force: bool
 ) -> Tagged:
-    artifact = read_artifact(path)
+    try:
+        artifact = read_artifact(path)
+    except UnknownArtifactError as error:
+        if is_archive(path):
+            raise UnknownArtifactError(
+                f"{path!r} is an archive, in which nothing is changed: unpack it into a directory, "
+                "tag that, and pack it again"
+            ) from error
+        raise
     record = _new_record(expected.record, artifact.record)
     check_writable(path, record)
     compared = Comparison(expected).compare(path, artifact)
@@ -179,8 +188,7 @@ def _tag_deployment(directory: str, expected: Expected, force: bool) -> Tagged:
         for part in parts:
             if part.name in writable and part.record != writable[part.name]:
                 write_record(files[part.name], writable[part.name])
-        stated = deployment.stated
-        if HASH_FILE_NAME in files and (stated is None or stated.model != record.model):
+        if deployment.stated is not None and deployment.stated.model != record.model:
             write_hash_file(directory, record.model)
     path = seal(directory, _ignored(directory, deployment))
     sealed = read_seal(directory).record

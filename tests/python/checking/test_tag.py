@@ -28,6 +28,7 @@ from tvm_model_hash import (
     Record,
     SealError,
     Status,
+    UnknownArtifactError,
     check,
     model_record,
     read_record,
@@ -335,6 +336,14 @@ def test_without_a_place_for_a_record_there_is_nothing_to_tag(directory):
         with pytest.raises(FixedRecordError):
             tag(path, "model.onnx")
         assert contents(".") == before
+
+
+def test_an_archive_is_to_be_unpacked(directory):
+    subprocess.run(["tar", "-czf", "package.tgz", "graph"], check=True)
+    with pytest.raises(UnknownArtifactError, match="unpack it into a directory"):
+        tag("package.tgz", "model.onnx")
+    with pytest.raises(UnknownArtifactError, match="not an artifact"):
+        tag("model.onnx", "model.onnx")
 
 
 # --- the directory ---
