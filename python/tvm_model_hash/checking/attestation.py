@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArtifactError, AttestationError, ModelFileError, OutputError
@@ -25,45 +24,14 @@ from ..files import (
     refuse_url,
     replacing,
 )
-from ..record import BUILD_KEY, SHAPES_KEY, TARGET_KEY, TVM_KEY, Record
+from ..record import Record
 from .deployment import list_files
 from .expected import Expected
 from .manifest import MANIFEST_NAME
+from .provenance import Facts, statement
 from .verdict import Verdict, check
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-#: The type of the build in the provenance; docs/signing.md says what its parameters are.
-BUILD_TYPE = "urn:x-tvm-model-hash:compile:1"
-#: Who compiled, where nobody says.
-UNKNOWN_BUILDER = "urn:x-tvm-model-hash:unknown-builder"
-
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a deployment, and was checked.
-
-    Parameters
-    ----------
-    name : str
-        The name of its directory or file.
-    files : mapping of str to str
-        SHA-256 of each of its files, by its name.
-    model_files : mapping of str to str
-        The same of the model's: its own file is the first.
-    record : Record
-        What the records of all parts have in common.
-    records : mapping of str to Record
-        The records of the parts, by their names.
-    """
-
-    name: str
-    files: Mapping[str, str]
-    model_files: Mapping[str, str]
-    record: Record
-    records: Mapping[str, Record]
 
 
 def attest(
@@ -208,39 +176,6 @@ def _check_output(output: str, path: str, model: str) -> None:
         raise OutputError(f"cannot write {output!r}: it is the model")
 
 
-def _statement(facts: Facts, builder_id: str | None) -> dict[str, Any]:
-    fields = dict(facts.record.extra)
-    external = {key: fields.pop(key) for key in (TARGET_KEY, SHAPES_KEY) if key in fields}
-    builder: dict[str, Any] = {"id": builder_id or UNKNOWN_BUILDER}
-    if TVM_KEY in fields:
-        builder["version"] = {TVM_KEY: fields[TVM_KEY]}
-    details: dict[str, Any] = {"builder": builder}
-    if BUILD_KEY in fields:
-        details["metadata"] = {"invocationId": fields[BUILD_KEY]}
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": _resources(facts.files),
-        "predicateType": PREDICATE_TYPE,
-        "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {"model": next(iter(facts.model_files)), **external},
-                "internalParameters": {
-                    **fields,
-                    "record": str(facts.record),
-                    "records": {name: str(record) for name, record in facts.records.items()},
-                },
-                "resolvedDependencies": _resources(facts.model_files),
-            },
-            "runDetails": details,
-        },
-    }
-
-
-def _resources(files: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"name": name, "digest": {"sha256": digest}} for name, digest in files.items()]
-
-
 def _bill(facts: Facts, _: str | None) -> dict[str, Any]:
     from .bill_of_materials import bill
 
@@ -248,6 +183,6 @@ def _bill(facts: Facts, _: str | None) -> dict[str, Any]:
 
 
 _WRITERS: dict[str, Callable[[Facts, str | None], dict[str, Any]]] = {
-    "in-toto": _statement,
+    "in-toto": statement,
     "cyclonedx": _bill,
 }

@@ -9,14 +9,11 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import AttestationError
-
-if TYPE_CHECKING:
-    from .attestation import Facts
-
-_PREFIX = "tvm-model-hash:"
+from ..record import DIGEST_KEYS
+from .provenance import Facts
 
 
 def bill(facts: Facts) -> dict[str, Any]:
@@ -59,36 +56,34 @@ def bill(facts: Facts) -> dict[str, Any]:
             for name, digest in digests.items()
         ]
 
+    def properties(fields: Mapping[str, str | None]) -> list[Property]:
+        found = fields.items()
+        return [
+            Property(name=f"tvm-model-hash:{key}", value=value) for key, value in found if value
+        ]
+
     own, *external = facts.model_files
     record = facts.record
-    digests = {"model": record.model, "graph": record.graph, "weights": record.weights}
     model = Component(
         name=own,
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref="model",
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=facts.model_files[own])],
         components=files({name: facts.model_files[name] for name in external}, "model"),
-        properties=[
-            Property(name=_PREFIX + key, value=value) for key, value in digests.items() if value
-        ],
+        properties=properties({key: getattr(record, key) for key in DIGEST_KEYS}),
     )
     deployment = Component(
         name=facts.name,
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref="deployment",
         components=files(facts.files, "deployment"),
-        properties=[
-            Property(name=_PREFIX + key, value=value)
-            for key, value in (*record.extra, ("record", str(record)))
-        ],
+        properties=properties({**dict(record.extra), "record": str(record)}),
     )
     content = json.dumps([facts.files, facts.model_files], sort_keys=True)
+    # Of the same files the same one.
     number = uuid.UUID(bytes=hashlib.sha256(content.encode()).digest()[:16], version=5)
-    bom = Bom(
-        components=[model],
-        serial_number=number,  # of the same files the same one
-        metadata=BomMetaData(component=deployment),
-    )
+    metadata = BomMetaData(component=deployment)
+    bom = Bom(components=[model], serial_number=number, metadata=metadata)
     bom.metadata.timestamp = _time()  # type: ignore[assignment]  # which else is now
     bom.register_dependency(deployment, [model])
     written: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
