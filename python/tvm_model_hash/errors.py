@@ -157,6 +157,10 @@ class BrokenSealError(SealError):
         self.changed = changed
 
 
+class AttestationError(ModelHashError):
+    """A statement about a deployment cannot be made as it was asked for."""
+
+
 class DeviceError(ModelHashError):
     """A device behind RPC, or a tracker of devices, does not answer as it has to."""
 

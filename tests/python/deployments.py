@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every form of a deployment has to stand: parts exchanged, anonymous and cut.
 
-Used with both engines, each for its rows of the README's table of what a match covers.
+Used with both engines, each for its rows of the table in docs/coverage.md.
 """
 
 import re
@@ -32,11 +32,10 @@ VARIANTS = {
 }
 
 
-def readme_rows():
-    """The forms that the README lists."""
-    section = (ROOT / "README.md").read_text().partition("## What a match covers\n")[2]
-    table = section.partition("\nWhat runs or holds weights")[0]
-    rows = re.findall(r"^\| ([^|]+?) \|", table, re.MULTILINE)
+def listed_forms():
+    """The forms that docs/coverage.md lists."""
+    text = (ROOT / "docs/coverage.md").read_text().partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+?) \|", text, re.MULTILINE)
     assert rows[0] == "form"
     return rows[1:]
 

@@ -116,8 +116,17 @@ OUTCOMES = [
     ("seal noted --ignore *.log --ignore tmp/*", 0, ["done"]),
     ("seal noted --ignore *.so", 2, []),
     ("seal missing", 2, []),
-    ("tag open/code.ro --model tuned.onnx", 0, ["done"]),
+    ("tag open/code.ro --model tuned.onnx", 2, []),
+    ("tag open/code.ro --model tuned.onnx --force", 0, ["done"]),
+    ("tag unknown --model model.onnx", 0, ["done"]),
+    ("tag broken --model model.onnx", 2, []),
     ("tag single.so --model tuned.onnx", 2, []),
+    ("attest sealed --model model.onnx", 0, ["done"]),
+    ("attest sealed --model same.onnx", 1, ["equivalent"]),
+    ("attest broken --model model.onnx", 4, ["broken_seal"]),
+    ("attest unknown --model model.onnx", 3, ["no_record"]),
+    ("attest sealed --model sealed/hash.txt", 2, []),
+    ("attest missing --model model.onnx", 2, []),
     ("strip open/code.ro -o stock.ro", 0, ["done"]),
     ("strip model.onnx", 2, []),
     ("check", 2, []),
@@ -520,7 +529,7 @@ def test_the_man_page_has_every_command_and_option(tmp_path):
     subprocess.run([program, *arguments, "--output", page], check=True)
     text = page.read_text().replace("\\-", "-")
     [commands] = [a for a in make_parser()._actions if a.dest == "command"]
-    assert len(commands.choices) == 7
+    assert len(commands.choices) == 8
     for name, sub in commands.choices.items():
         section = text.partition(f"COMMAND \\fI\\,'tvm-model-hash {name}'")[2]
         section = section.partition("\n.SH COMMAND ")[0]

@@ -105,8 +105,9 @@ def main(directory):
 
 
 def build(sources, dist, *arguments, **env):
-    """Build a file as a user's pip does, with nothing but what pyproject.toml asks for."""
-    tool("build", "--outdir", dist, *arguments, sources, **{"TVM_ROOT": None, **env})
+    """Build a file with the tools of this environment, which are pinned, and checked by hash."""
+    arguments = ("--no-isolation", "--outdir", dist, *arguments, sources)
+    tool("build", *arguments, **{"TVM_ROOT": None, **env})
     pattern = "*.tar.gz" if "--sdist" in arguments else "*.whl"
     (file,) = dist.glob(pattern)
     return file

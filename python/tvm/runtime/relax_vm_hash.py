@@ -9,7 +9,7 @@ from tvm_model_hash.artifact.carrier import Role
 from tvm_model_hash.artifact.library_record import RELAX_VM
 from tvm_model_hash.artifact.tensor_list import trailer
 from tvm_model_hash.checking import verdict
-from tvm_model_hash.checking.deployment import LIBRARY_NAME
+from tvm_model_hash.checking.deployment import LIBRARY_NAME, RELAX_PARAMETERS_NAME
 from tvm_model_hash.errors import ArtifactError, HashConflictError
 from tvm_model_hash.integration import (
     check_hash,
@@ -35,8 +35,6 @@ from .vm import VirtualMachine
 
 __all__ = ["check_hash", "get_hash"]  # methods, too
 
-#: The name that the file of the parameters gets.
-PARAMETERS_NAME = "params.bin"
 # What is loaded; a check knows further ones.
 _LOADED_KINDS = ("TVM parameters", "NumPy arrays")
 
@@ -197,7 +195,7 @@ def save(
         tensors = _by_name(executable, params, record.params)
         executable.export_library(os.path.join(temporary, library), **export_options)
         if tensors:
-            path = os.path.join(temporary, PARAMETERS_NAME)
+            path = os.path.join(temporary, RELAX_PARAMETERS_NAME)
             save_param_dict_to_file(tensors, path)
             with open(path, "ab") as file:
                 # Of no build: another compilation of the model takes the same parameters.

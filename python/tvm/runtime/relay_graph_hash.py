@@ -6,14 +6,12 @@ import os
 from tvm_model_hash.artifact.carrier import Role
 from tvm_model_hash.artifact.library_record import AOT_EXECUTOR, GRAPH_EXECUTOR
 from tvm_model_hash.checking import verdict
+from tvm_model_hash.checking.deployment import GRAPH_NAME, PARAMETERS_NAME
 from tvm_model_hash.errors import ArtifactError, HashConflictError
 from tvm_model_hash.integration import require_same
 
 from .library_hash import get_library_record, load_copy, refuse_unloadable
 from .params import save_param_dict
-
-GRAPH_NAME = "graph.json"
-PARAMETERS_NAME = "params"
 
 
 def write_parts(factory, directory, library, export_options):

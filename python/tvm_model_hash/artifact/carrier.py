@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple
 
+from ..errors import ArtifactError
 from ..record import Record
 from .tvm_library import TvmLibrary
 from .vm_header import VirtualDevice
+
+_PIECE_BYTES = 1024 * 1024
 
 
 class Role(str, enum.Enum):
@@ -109,6 +113,28 @@ class Interface(NamedTuple):
     late_bound: tuple[str, ...]
 
 
+class StoredTensor(NamedTuple):
+    """A tensor in a file of parameters.
+
+    Parameters
+    ----------
+    name : str
+        Its name there.
+    dtype : str, optional
+        NumPy's name of the element type; None of one that is not stored as its elements' whole
+        bytes, in little-endian order and the order of the indices.
+    shape : tuple of int
+        Its shape.
+    read : callable
+        Reads the data, as an iterator of pieces of bytes.
+    """
+
+    name: str
+    dtype: str | None
+    shape: tuple[int, ...]
+    read: Callable[[], Iterator[bytes]]
+
+
 class Source:
     """A file that was opened to look for a record in it.
 
@@ -132,6 +158,38 @@ class Source:
     def library(self) -> TvmLibrary | None:
         """The file as a library, None if it is not one."""
         return TvmLibrary.open(self.file, self.size, self.name)
+
+    def pieces(self, start: int, size: int) -> Iterator[bytes]:
+        """Read a range of the file.
+
+        Parameters
+        ----------
+        start, size : int
+            Where it begins, and how many bytes it has.
+
+        Yields
+        ------
+        data : bytes
+            The next ones, so that there are ``size`` in all.
+
+        Raises
+        ------
+        ArtifactError
+            If the file has become shorter, or can't be read.
+        """
+        while size:
+            try:
+                self.file.seek(start)
+                data = self.file.read(min(size, _PIECE_BYTES))
+            except OSError as error:
+                raise ArtifactError(
+                    f"cannot read {self.name}: {error.strerror or error}"
+                ) from error
+            if not data:
+                raise ArtifactError(f"{self.name} has become shorter while it was read")
+            yield data
+            start += len(data)
+            size -= len(data)
 
 
 class Patch(NamedTuple):
@@ -196,3 +254,18 @@ class Carrier(ABC):
         FixedRecordError
             If a record cannot be changed in such an artifact.
         """
+
+    def tensors(self) -> Iterator[StoredTensor]:
+        """Give the tensors whose contents lie in the file, or in files beside it.
+
+        Yields
+        ------
+        tensor : StoredTensor
+            To be read before the next one is asked for, and while the file is open.
+
+        Raises
+        ------
+        ArtifactError
+            If a tensor can't be read.
+        """
+        yield from ()

@@ -7,14 +7,20 @@ the end, where the archive has room for a comment, which NumPy does not look at.
 
 from __future__ import annotations
 
+import math
 import struct
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import IO, NamedTuple
 
 from .. import limits
-from ..errors import ArtifactError, FixedRecordError
+from ..boundary import reading
+from ..errors import ArtifactError, FixedRecordError, ModelHashError
 from ..record import RECORD_TAG, Record
-from .carrier import Artifact, Carrier, Patch, Role, Source
+from .carrier import Artifact, Carrier, Patch, Role, Source, StoredTensor
 from .tensor_names import check_count, tensor_names
+from .tensor_types import of_numpy
 from .tvm_serializer import Reader
 
 _SUFFIX = ".npy"
@@ -28,6 +34,7 @@ _LOCATOR_64_LAYOUT = struct.Struct("<4sLQL")
 _CENTRAL_LAYOUT = struct.Struct("<4s6H3L5H2L")
 _LOCAL_LAYOUT = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT_BYTES = 0xFFFF
+_PIECE_BYTES = 1024 * 1024
 # What stands in a field whose number is in the zip64 extra field, and that one's tag.
 _ELSEWHERE = 0xFFFFFFFF
 _ZIP64 = 1
@@ -107,6 +114,41 @@ class Npz(Carrier):
         comment = b"" if record is None else str(record).encode("ascii")
         start = self._source.size - len(self._comment) - 2
         return Patch(start, self._source.size, struct.pack("<H", len(comment)) + comment)
+
+    def tensors(self) -> Iterator[StoredTensor]:
+        """Give the arrays with their data, which may be compressed."""
+        import zipfile
+
+        with self._reading(), zipfile.ZipFile(self._source.file) as archive:
+            for name in self._names:
+                if name.endswith(_SUFFIX):
+                    with archive.open(name) as file:
+                        shape, dtype, size = _read_header(file)
+                        read = partial(self._pieces, file, size)
+                        yield StoredTensor(name[: -len(_SUFFIX)], dtype, shape, read)
+
+    def _pieces(self, file: IO[bytes], size: int) -> Iterator[bytes]:
+        # Not all that is there, which a few compressed bytes can be a lot of.
+        with self._reading():
+            while size > 0 and (data := file.read(min(size, _PIECE_BYTES))):
+                yield data
+                size -= len(data)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        import zipfile
+        import zlib
+
+        with reading(self._source.path):
+            try:
+                yield
+            except ModelHashError:
+                raise
+            # The last for what is encrypted, or compressed in a way that is not known here.
+            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+                raise ArtifactError(
+                    f"cannot read the arrays in {self._source.name}: {error}"
+                ) from error
 
     def _record(self) -> Record | None:
         if not self._comment.startswith(RECORD_TAG.encode()):
@@ -216,6 +258,19 @@ class Npz(Carrier):
 
     def _damaged(self, what: str) -> ArtifactError:
         return ArtifactError(f"{self._source.name} is damaged: as a zip archive, {what}")
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], str | None, int]:
+    """Read the shape of an array, its type, and how many bytes it has."""
+    from numpy.lib import format as npy
+
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    read = readers.get(npy.read_magic(file))
+    if read is None:  # of types with names beyond Latin-1
+        return (), None, 0
+    shape, fortran_order, dtype = read(file)
+    is_plain = not fortran_order and dtype == dtype.newbyteorder("<")
+    return shape, of_numpy(dtype.name) if is_plain else None, math.prod(shape) * dtype.itemsize
 
 
 def _unpack(reader: Reader, layout: struct.Struct, section: str) -> tuple:

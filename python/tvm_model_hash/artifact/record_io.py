@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from ..boundary import reading
-from ..errors import ArtifactError, OutputError, RecordError, UnknownArtifactError
+from ..errors import OutputError, RecordError, UnknownArtifactError
 from ..files import check_unchanged, one_version, open_regular, refuse_url, replacing, state_of
 from ..record import Record
-from .carrier import Artifact, Carrier, Interface, Patch, Role, Source
+from .carrier import Artifact, Carrier, Interface, Patch, Role, Source, StoredTensor
 from .code_ro import RelayVM
 from .graph_json import GraphJson
 from .library_record import TvmLibraryCarrier
@@ -34,9 +34,12 @@ __all__ = [
     "Patch",
     "Role",
     "Source",
+    "StoredTensor",
+    "check_writable",
     "read_artifact",
     "read_interface",
     "read_record",
+    "read_tensors",
     "write_record",
 ]
 
@@ -50,8 +53,6 @@ _CARRIERS: tuple[type[Carrier], ...] = (
     RelayVM,
     TvmLibraryCarrier,
 )
-
-_CHUNK_BYTES = 1024 * 1024
 
 # First bytes of files that are easily taken for an artifact.
 _OTHER_FILES = {
@@ -197,6 +198,47 @@ def write_record(
     return target
 
 
+def check_writable(path: str | os.PathLike[str], record: Record) -> None:
+    """Check that an artifact has a place for a record, as far as that shows without writing it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        As in :func:`write_record`.
+    record : Record
+        The record.
+
+    Raises
+    ------
+    FixedRecordError, UnknownArtifactError, ArtifactError, RecordError
+        As :func:`write_record`.
+    """
+    with _open(path) as source:
+        _find(source).patch(record)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> Iterator[StoredTensor]:
+    """Read the tensors in a file of parameters, one after the other.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        As in :func:`read_artifact`; other artifacts have none.
+
+    Yields
+    ------
+    tensor : StoredTensor
+        Its data can be read until the next one is asked for.
+
+    Raises
+    ------
+    UnknownArtifactError, ArtifactError, RecordError
+        As :func:`read_artifact`.
+    """
+    with _open(path) as source:
+        yield from _find(source).tensors()
+
+
 @contextmanager
 def _open(path: str | os.PathLike[str]) -> Iterator[Source]:
     path = os.fsdecode(path)
@@ -224,13 +266,5 @@ def _find(source: Source) -> Carrier:
 
 
 def _copy(source: Source, start: int, end: int, target: BinaryIO) -> None:
-    source.file.seek(start)
-    while start < end:
-        try:
-            data = source.file.read(min(_CHUNK_BYTES, end - start))
-        except OSError as error:
-            raise ArtifactError(f"cannot read {source.name}: {error.strerror or error}") from error
-        if not data:
-            raise ArtifactError(f"{source.name} has become shorter while it was copied")
+    for data in source.pieces(start, end - start):
         target.write(data)
-        start += len(data)

@@ -11,13 +11,16 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ..errors import ArtifactError
 from ..record import Record
-from .carrier import Artifact, Carrier, Patch, Role, Source
+from .carrier import Artifact, Carrier, Patch, Role, Source, StoredTensor
 from .json_text import RECORD_KEY, Edit, check_size, is_size, read_json, record_in, short
 from .tensor_names import tensor_names
+from .tensor_types import of_safetensors, shape_of
 
 _METADATA = "__metadata__"
 _LENGTH_BYTES = 8
@@ -88,6 +91,16 @@ class Safetensors(Carrier):
         header = text.encode("utf-8")
         check_size(len(header), self._source.name)
         return Patch(0, self._data_start, struct.pack("<Q", len(header)) + header)
+
+    def tensors(self) -> Iterator[StoredTensor]:
+        """Give the tensors with their data."""
+        for name in self._names:
+            tensor = self._json.value[name]
+            start, end = tensor["data_offsets"]
+            read = partial(self._source.pieces, self._data_start + start, end - start)
+            shape = shape_of(tensor.get("shape"))
+            dtype = None if shape is None else of_safetensors(tensor.get("dtype"))
+            yield StoredTensor(name, dtype, shape or (), read)
 
     def _put(self, record: Record) -> Edit:
         value = json.dumps(str(record))

@@ -8,13 +8,15 @@ It is what ``tvm.contrib.tvmjs`` writes, for MLC LLM and the web. The record sta
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from .. import limits
 from ..errors import ArtifactError
-from ..files import directory_of, join, regular_size
+from ..files import directory_of, join, open_regular, regular_size
 from ..record import Record
-from .carrier import Artifact, Carrier, Patch, Role, Source
+from .carrier import Artifact, Carrier, Patch, Role, Source, StoredTensor
 from .json_text import (
     RECORD_KEY,
     JsonObject,
@@ -27,6 +29,7 @@ from .json_text import (
     short,
 )
 from .tensor_names import check_count, tensor_names
+from .tensor_types import of_numpy, shape_of
 
 _METADATA, _RECORDS = "metadata", "records"
 
@@ -104,6 +107,20 @@ class TensorCache(Carrier):
         else:
             return Patch(0, 0, b"")
         return replaced(self._source, metadata.edited(edit))
+
+    def tensors(self) -> Iterator[StoredTensor]:
+        """Give the tensors with their data, which lie in the shards."""
+        for shard in self._json.value[_RECORDS]:
+            path = join(directory_of(self._source.path), shard["dataPath"])
+            with open_regular(path) as file:
+                source = Source(path, file)
+                for tensor in shard[_RECORDS]:
+                    shape = shape_of(tensor.get("shape"))
+                    # What is stored in another type, f32-to-bf16, is no copy.
+                    is_raw = tensor.get("format", "raw") == "raw" and shape is not None
+                    dtype = of_numpy(tensor.get("dtype")) if is_raw else None
+                    read = partial(source.pieces, tensor["byteOffset"], tensor["nbytes"])
+                    yield StoredTensor(tensor["name"], dtype, shape or (), read)
 
     def _check_shard(self, shard: dict[str, Any]) -> str:
         """Check that a shard is there, as large as it is said to be; its name."""

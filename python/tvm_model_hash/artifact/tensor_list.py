@@ -9,12 +9,15 @@ a string.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from functools import partial
 
 from .. import limits
 from ..errors import RecordError
 from ..record import Record
-from .carrier import Artifact, Carrier, Patch, Role, Source
+from .carrier import Artifact, Carrier, Patch, Role, Source, StoredTensor
 from .tensor_names import check_count, tensor_names
+from .tensor_types import of_dlpack
 from .tvm_serializer import Reader, damaged, skip_tensor
 
 _MAGIC = struct.pack("<Q", 0xF7E58D4F05049CB7)
@@ -38,8 +41,7 @@ class TensorList(Carrier):
         names = [reader.string("names") for _ in range(count)]
         if reader.count("tensors") != count:
             raise damaged(reader, f"there are {count} names, and not as many tensors")
-        for _ in names:
-            skip_tensor(reader, "tensors")
+        self._places = [skip_tensor(reader, "tensors") for _ in names]
         try:
             self._names = tensor_names([name.decode("utf-8") for name in names], source.name)
         except UnicodeDecodeError as error:
@@ -67,6 +69,13 @@ class TensorList(Carrier):
         """Replace what stands behind the last tensor."""
         self._record()  # so that nothing is lost that is not a record
         return Patch(self._end, self._source.size, trailer(record) if record else b"")
+
+    def tensors(self) -> Iterator[StoredTensor]:
+        """Give the tensors with their data."""
+        for name, place in zip(self._names, self._places, strict=True):
+            dtype = of_dlpack(place.code, place.bits) if place.lanes == 1 else None
+            read = partial(self._source.pieces, place.start, place.size)
+            yield StoredTensor(name, dtype, place.shape, read)
 
     def _record(self) -> Record | None:
         source = self._source

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import NamedTuple
 
 from .. import limits
 from ..containers.window import Readable
@@ -150,8 +151,23 @@ class Reader:
         )
 
 
-def skip_tensor(reader: Reader, section: str) -> None:
+class TensorPlace(NamedTuple):
+    """Of a tensor its type as DLPack has it, its shape, and where in the file its data lies."""
+
+    code: int
+    bits: int
+    lanes: int
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+def skip_tensor(reader: Reader, section: str) -> TensorPlace:
     """Go over a tensor, as ``SaveDLTensor`` of TVM writes it, without reading its data.
+
+    Returns
+    -------
+    place : TensorPlace
 
     Raises
     ------
@@ -171,7 +187,7 @@ def skip_tensor(reader: Reader, section: str) -> None:
             f"a tensor has {dimensions} dimensions, more than the limit of "
             f"{limits.TENSOR_DIMENSIONS}",
         )
-    _, bits, _ = struct.unpack("<BBH", reader.take(4, section))
+    code, bits, lanes = struct.unpack("<BBH", reader.take(4, section))
     shape = struct.unpack(f"<{dimensions}q", reader.take(8 * dimensions, section))
     size = reader.count(section)
     # TVM takes no other size: of each element the whole bytes, of a vector those of one lane.
@@ -180,7 +196,9 @@ def skip_tensor(reader: Reader, section: str) -> None:
             reader,
             f"a tensor of shape {shape} with elements of {bits} bits has {size} bytes of data",
         )
+    start = reader.start + reader.position
     reader.skip(size, section)
+    return TensorPlace(code, bits, lanes, shape, start, size)
 
 
 def damaged(reader: Reader, what: str) -> ArtifactError:

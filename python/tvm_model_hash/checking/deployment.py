@@ -18,6 +18,7 @@ from ..errors import (
     BrokenSealError,
     ModelHashError,
     OutputError,
+    RecordError,
     UnknownArtifactError,
 )
 from ..files import is_directory, is_url, join, one_version
@@ -38,6 +39,14 @@ from .parts import (
 LIBRARY_NAME = "lib.so"
 CODE_NAME = "code.ro"
 CONSTANTS_NAME = "consts"
+GRAPH_NAME = "graph.json"
+PARAMETERS_NAME = "params"
+RELAX_PARAMETERS_NAME = "params.bin"
+
+_SAVED_NAMES = (
+    *(LIBRARY_NAME, CODE_NAME, CONSTANTS_NAME, GRAPH_NAME),
+    *(PARAMETERS_NAME, RELAX_PARAMETERS_NAME, HASH_FILE_NAME, MANIFEST_NAME),
+)
 
 
 @dataclass(frozen=True)
@@ -374,8 +383,9 @@ def check_replaceable(directory: str) -> None:
                 others.append(name)
         except UnknownArtifactError:
             others.append(name)
-        except ArtifactError:  # a damaged one is one all the same
-            if not stat.S_ISREG(mode):
+        except (ArtifactError, RecordError):
+            # A damaged part is one all the same; but anything can look like a damaged one.
+            if name not in _SAVED_NAMES or not stat.S_ISREG(mode):
                 others.append(name)
     if others:
         named = ", ".join(map(repr, others[:3])) + (", ..." if len(others) > 3 else "")

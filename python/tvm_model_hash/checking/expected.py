@@ -122,6 +122,11 @@ class Expected:
         return inputs, weights
 
     @property
+    def model(self) -> onnx.ModelProto | str | None:
+        """The model, or its file's path; None where nothing is known but a record or a hash."""
+        return self._model if self.path is None else self.path
+
+    @property
     def is_hash(self) -> bool:
         """Whether nothing is known of the model but its hash."""
         return self._record is not None and self._record.graph is None

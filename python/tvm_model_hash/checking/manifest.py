@@ -172,7 +172,7 @@ def seal(
         raise SealError(f"cannot seal {directory!r}: there is no file in it")
     with locked(directory):
         files = files_to_list()
-        before = _states(files, follow_links)
+        before = file_states(files, follow_links)
         parts = read_parts(sealed_files(directory, follow_links)).parts
         for part in parts:
             if patterns.ignores(part.file):
@@ -191,7 +191,7 @@ def seal(
             SealedFile(name, *file_sha256(path, follow_symlinks=follow_links))
             for name, path in files.items()
         )
-        after = _states(files_to_list(), follow_links)
+        after = file_states(files_to_list(), follow_links)
         if after != before:
             names = sorted({name for name, _ in before.items() ^ after.items()})
             raise SealError(
@@ -199,7 +199,7 @@ def seal(
                 "it again when nobody writes into it"
             )
         path = os.path.join(directory, MANIFEST_NAME)
-        _check_replaceable(path)
+        check_manifest_replaceable(path)
         with replacing(path) as file:
             record = next((record for record in records.values() if record is not None), None)
             file.write(_manifest(directory, Seal(record, sealed, patterns.ignored)))
@@ -408,7 +408,19 @@ def _further_parts(
     return tuple(name for name in files if name in further & (parts | (damaged or {}).keys()))
 
 
-def _check_replaceable(path: str) -> None:
+def check_manifest_replaceable(path: str) -> None:
+    """Check that nothing of others is lost when a manifest is written.
+
+    Parameters
+    ----------
+    path : str
+        Its path.
+
+    Raises
+    ------
+    SealError
+        If another file lies there.
+    """
     # Many projects have a file of this name, and what is in it may be all there is.
     if not os.path.isfile(path):
         return
@@ -471,8 +483,26 @@ def _checked_patterns(patterns: Collection[str]) -> tuple[str, ...]:
     return tuple(patterns)
 
 
-def _states(files: Mapping[str, str], follow_links: bool) -> dict[str, FileState]:
-    """What tells whether files change."""
+def file_states(files: Mapping[str, str], follow_links: bool = False) -> dict[str, FileState]:
+    """Look at what tells whether files change.
+
+    Parameters
+    ----------
+    files : mapping of str to str
+        For each file its name, and its path.
+    follow_links : bool
+        Whether a symbolic link stands for the file that it leads to.
+
+    Returns
+    -------
+    states : dict of str to FileState
+        By their names.
+
+    Raises
+    ------
+    SealError
+        If there is no such file.
+    """
     states = {}
     for name, path in files.items():
         try:

@@ -93,11 +93,10 @@ def file_names(directory: str) -> Iterator[tuple[str, int]]:
     if is_url(directory):
         from ..remote.store import walk
 
-        yield from (
-            (name, stat.S_IFREG)
-            for name in walk(directory)
-            if not any(map(is_temporary, name.split("/")))
-        )
+        for count, name in enumerate(walk(directory), 1):
+            _check_count(count, directory)
+            if not any(map(is_temporary, name.split("/"))):
+                yield name, stat.S_IFREG
         return
     waiting = [("", stat.S_IFDIR, 0)]
     count = 0
@@ -119,13 +118,17 @@ def file_names(directory: str) -> Iterator[tuple[str, int]]:
                     continue
                 found.append((entry.name, mode_of(entry)))
                 count += 1
-                if count > limits.DIRECTORY_FILES:
-                    raise ArtifactError(
-                        f"cannot read {directory!r}: more files are below it than the limit of "
-                        f"{limits.DIRECTORY_FILES}"
-                    )
+                _check_count(count, directory)
         below = f"{name}/" if name else ""
         waiting += [(below + entry, mode, depth + 1) for entry, mode in sorted(found, reverse=True)]
+
+
+def _check_count(count: int, directory: str) -> None:
+    if count > limits.DIRECTORY_FILES:
+        raise ArtifactError(
+            f"cannot read {directory!r}: more files are below it than the limit of "
+            f"{limits.DIRECTORY_FILES}"
+        )
 
 
 def read_parts(files: Mapping[str, str], damaged: dict[str, str] | None = None) -> Parts:

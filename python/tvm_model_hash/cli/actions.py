@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ModelHashError, without_secrets
 from ..files import expand, is_pattern
-from .report import Colored, Exit, Result, table
+from .report import Colored, Exit, Result, Verbatim, table
 
 #: What a model's path is for the model that comes in by standard input.
 STDIN = "-"
@@ -353,23 +353,52 @@ def seal(arguments: argparse.Namespace) -> Iterator[Result]:
 
 
 def tag(arguments: argparse.Namespace) -> Iterator[Result]:
-    """Put a record into an artifact."""
-    from ..checking.expected import Expected
+    """Put a record into an artifact, or into the parts of a deployment, and seal that."""
+    from ..checking.tagging import tag as tag_artifact
 
-    yield _write(arguments, Expected(arguments.model).record)
+    tagged = tag_artifact(
+        arguments.artifact, arguments.model, output=arguments.output, force=arguments.force
+    )
+    lines = [f"{tagged.path}:", *_record_lines(tagged.record)]
+    lines += [f"tagged   {name}" for name in tagged.parts]
+    lines += [f"by seal  {name}: its record can't be changed" for name in tagged.by_seal]
+    for weights in tagged.weights:
+        lines.append(f"{weights.name}: {weights}" if tagged.parts else str(weights))
+    yield Result("done", Exit.OK, tagged.path, None, tagged.to_dict(), lines)
+
+
+def attest(arguments: argparse.Namespace) -> Iterator[Result]:
+    """State what a deployment was compiled from."""
+    import json
+
+    from ..checking.attestation import attest as state
+    from ..checking.verdict import ModelHashMismatch
+
+    path = arguments.artifact
+    try:
+        text = state(
+            path,
+            arguments.model,
+            format=arguments.format,
+            builder_id=arguments.builder_id,
+            output=arguments.output,
+        )
+    except ModelHashMismatch as error:
+        arguments.exact = True
+        yield _verdict_result(arguments, path, error.verdict)
+        return
+    lines = [Verbatim(text) if arguments.output is None else f"{arguments.output}: written"]
+    fields = {"statement": json.loads(text), "output": arguments.output}
+    yield Result("done", Exit.OK, path, None, fields, lines)
 
 
 def strip(arguments: argparse.Namespace) -> Iterator[Result]:
     """Take the record off an artifact."""
-    yield _write(arguments, None)
-
-
-def _write(arguments: argparse.Namespace, record: Any) -> Result:
     from ..artifact.record_io import write_record
 
-    path = write_record(arguments.artifact, record, arguments.output)
-    fields = {"record": record and record.to_dict()}
-    return Result("done", Exit.OK, path, None, fields, [f"{path}:", *_record_lines(record)])
+    path = write_record(arguments.artifact, None, arguments.output)
+    lines = [f"{path}:", *_record_lines(None)]
+    yield Result("done", Exit.OK, path, None, {"record": None}, lines)
 
 
 def _each(

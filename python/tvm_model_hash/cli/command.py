@@ -333,12 +333,21 @@ def make_parser() -> argparse.ArgumentParser:
     sub = command(
         "tag",
         actions.tag,
-        "put a record into an artifact, or replace it",
+        "put the record of a model into an artifact, or into all of a deployment that has a place "
+        "for one, and seal that",
         "code.ro --model model.onnx",
+        "deployment/ --model model.onnx",
     )
-    sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
-    sub.add_argument("--model", metavar="MODEL", required=True, help=model_help)
-    sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
+    _add_tag_arguments(sub, tagged_help, model_help)
+
+    sub = command(
+        "attest",
+        actions.attest,
+        "state what a deployment was compiled from, to be signed; docs/signing.md says how",
+        "deployment/ --model model.onnx -o deployment.intoto.json",
+        "deployment/ --model model.onnx --format cyclonedx",
+    )
+    _add_attest_arguments(sub, artifact_help)
 
     sub = command(
         "strip", actions.strip, "remove the record from an artifact", "code.ro -o stock.ro"
@@ -346,3 +355,38 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("artifact", metavar="ARTIFACT", help=tagged_help)
     sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
     return parser
+
+
+def _add_tag_arguments(sub: argparse.ArgumentParser, tagged_help: str, model_help: str) -> None:
+    sub.add_argument(
+        "artifact",
+        metavar="ARTIFACT",
+        help=f"{tagged_help}; or the directory of a deployment, whose files are replaced",
+    )
+    sub.add_argument("--model", metavar="MODEL", required=True, help=model_help)
+    sub.add_argument("-o", "--output", metavar="OUT", help="write this file instead")
+    sub.add_argument(
+        "--force",
+        action="store_true",
+        help="also where there is the record of another model, weights of these names and shapes "
+        "that are not the model's, or a broken seal",
+    )
+
+
+def _add_attest_arguments(sub: argparse.ArgumentParser, artifact_help: str) -> None:
+    sub.add_argument("artifact", metavar="ARTIFACT", help=artifact_help)
+    sub.add_argument("--model", metavar="MODEL", required=True, help="its ONNX file")
+    sub.add_argument(
+        "--format",
+        choices=("in-toto", "cyclonedx"),
+        default="in-toto",
+        help="a statement of in-toto with SLSA provenance (the default), or a bill of materials",
+    )
+    sub.add_argument(
+        "--builder-id",
+        metavar="URI",
+        help="who compiled it, for verifiers of the provenance; else that is said to be unknown",
+    )
+    sub.add_argument(
+        "-o", "--output", metavar="OUT", help="write this file, which must not lie in ARTIFACT"
+    )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the command prints: for people or as JSON, and the exit status that it ends with.
 
-docs/json.md describes the JSON, and the README the exit status.
+docs/json.md describes the JSON, and docs/command.md the exit status.
 """
 
 from __future__ import annotations
@@ -201,6 +201,10 @@ class Colored(str):
         return line
 
 
+class Verbatim(str):
+    """A text that is printed as it is: JSON in ASCII, with its line end."""
+
+
 def color_of(status: str) -> str:
     """Give the color of a status."""
     return _GOOD.get(status, "red")
@@ -236,6 +240,9 @@ def _print_row(result: Result) -> None:
 
 
 def _write(line: str) -> None:
+    if isinstance(line, Verbatim):
+        sys.stdout.write(line)
+        return
     lines = _folded(printable(line, sys.stdout), _INDENT)
     if isinstance(line, Colored):
         lines = [_in_color(line.color, piece) for piece in lines]

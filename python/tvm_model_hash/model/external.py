@@ -289,15 +289,17 @@ def _open_safely(path: str, flags: int) -> int:
 
 def _open_without_links(path: str, flags: int) -> int:
     # As above, for the directories too, where the system can open one just to go through it.
-    if not hasattr(os, "O_PATH"):
+    only_path = getattr(os, "O_PATH", 0)
+    if not only_path:
         return _open_safely(path, flags)
-    directory = os.open(os.sep, os.O_PATH | os.O_DIRECTORY)
+    through = only_path | getattr(os, "O_DIRECTORY", 0)
+    directory = os.open(os.sep, through)
     try:
         for name in path.split(os.sep)[1:-1]:
-            below = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            below = os.open(name, through | getattr(os, "O_NOFOLLOW", 0), dir_fd=directory)
             os.close(directory)
             directory = below
-        flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         return os.open(os.path.basename(path), flags, dir_fd=directory)
     finally:
         os.close(directory)

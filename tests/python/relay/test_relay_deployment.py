@@ -100,13 +100,16 @@ def test_a_deployment_is_replaced_only_if_that_is_asked_for(executables, tmp_pat
     with pytest.raises(OutputError, match="not empty"):
         vm_hash.save(executables[2], tmp_path / "d")
     assert check(layer(1), tmp_path / "d").status is Status.MATCH
+    (tmp_path / "d" / "consts").write_bytes((tmp_path / "d" / "consts").read_bytes()[:100])
     vm_hash.save(executables[2], tmp_path / "d", overwrite=True)
     assert check(layer(2), tmp_path / "d").status is Status.MATCH
     assert sorted(os.listdir(tmp_path / "d")) == ["SHA256SUMS", "code.ro", "hash.txt", "lib.so"]
     assert os.listdir(tmp_path) == ["d"]
 
 
-@pytest.mark.parametrize("name", ["thesis.txt", "photos/cat.jpg", "link", "trained.npz"])
+@pytest.mark.parametrize(
+    "name", ["thesis.txt", "photos/cat.jpg", "link", "trained.npz", "half.json"]
+)
 def test_what_is_not_of_a_deployment_is_never_replaced(name, executables, tmp_path):
     vm_hash.save(executables[1], tmp_path / "d", 256)
     (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
@@ -114,6 +117,8 @@ def test_what_is_not_of_a_deployment_is_never_replaced(name, executables, tmp_pa
         (tmp_path / "d" / name).symlink_to(tmp_path)
     elif name == "trained.npz":
         np.savez(tmp_path / "d" / name, w=np.ones(3))
+    elif name == "half.json":
+        (tmp_path / "d" / name).write_text('{"nodes": [')  # as a damaged graph begins
     else:
         (tmp_path / "d" / name).write_text("all there is")
     before = sorted(os.listdir(tmp_path / "d"))
