@@ -121,7 +121,7 @@ format: $(TEST)/ready
 	$(TEST)/bin/clang-format -i $(CXX_SOURCES)
 
 lock: $(WHEELS)/ready $(LOCK_RELAX)
-	$(call lock,relay,pyproject.toml --extra relay --extra completion --extra remote \
+	$(call lock,relay,pyproject.toml --extra relay --extra attest --extra completion --extra remote \
 	  --group test)
 	$(call lock,bench,pyproject.toml --extra relay --group build benchmarks/requirements.txt)
 	$(call lock,demo,pyproject.toml --extra relay --group build examples/requirements.txt)

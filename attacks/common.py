@@ -40,7 +40,7 @@ _made = {}
 
 
 def deployment(path, form="Relay VM, constants apart", get_hash=True, compilation=1, **variant):
-    """A copy of a deployment of a small network in a form of the README's table.
+    """A copy of a deployment of a small network in a form of docs/coverage.md.
 
     Another variant (``scale=2.0``) is another fine-tune, another compilation the same model
     compiled again.

@@ -69,6 +69,26 @@ FAULTS = {
         "targets.formats_reference.hash_txt = lambda data: None",
         "AssertionError",
     ),
+    "what can't be read is rewritten": (
+        "code_ro",
+        "code_ro.RelayVM.patch = lambda self, _: carrier.Patch(0, 0, b'')",
+        "it can't be read, and is rewritten",
+    ),
+    "a record that is put elsewhere": (
+        "tensor_list",
+        "tensor_list.trailer = lambda record: b''",
+        "AssertionError",
+    ),
+    "a file of a tar that is unpacked under another name": (
+        "tar_archive",
+        "tar._read_long_name = lambda data: ('other', None)",
+        "AssertionError",
+    ),
+    "a difference without a name": (
+        "model_structure",
+        "targets.explain = lambda a, b: None",
+        "AssertionError",
+    ),
     "a match of what is changed": ("deployment_sealed", "targets.check = always", "another"),
     "a match of another model": ("deployment_unsealed", "targets.check = always", "AssertionError"),
 }
@@ -76,7 +96,8 @@ FAULTS = {
 WITH_FAULTS = """
 import json, os, pathlib, struct, sys
 import run, corpus, targets
-from targets import Record, vm_header
+from targets import Record, tar, vm_header
+from tvm_model_hash.artifact import carrier, code_ro, tensor_list
 
 def endless(_):
     while True:

@@ -36,7 +36,7 @@ BUILD = PROJECT["build-system"]["requires"]
 WANTED = {
     "relay": [
         *(*DEPENDENCIES, *BUILD, *group("test")),
-        *(*extra("relay"), *extra("completion"), *extra("remote")),
+        *(*extra("relay"), *extra("attest"), *extra("completion"), *extra("remote")),
     ],
     "bench": [*DEPENDENCIES, *BUILD, *extra("relay"), *lines("benchmarks/requirements.txt")],
     "demo": [*DEPENDENCIES, *BUILD, *extra("relay"), *lines("examples/requirements.txt")],

@@ -17,7 +17,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 def test_what_it_shows_with_relay_happens(tmp_path):
     commands = follow(README.partition("\n## Relax\n")[0], tmp_path)
-    assert len(commands) == 17
+    assert len(commands) == 19
     assert hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest() in README
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("mypy")  # an environment that only runs TVM has none
 
 PACKAGE = pathlib.Path(tvm_model_hash.__file__).parent
 
-# A release job, which uses what README lists under "The interface".
+# A release job, which uses what docs/interface.md lists.
 PROGRAM = """
 import os
 import sys

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the command prints: for people or as JSON, and the exit status that it ends with.
 
-docs/json.md describes the JSON, and the README the exit status.
+docs/json.md describes the JSON, and docs/command.md the exit status.
 """
 
 from __future__ import annotations

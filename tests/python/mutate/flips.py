@@ -3,7 +3,7 @@
 
 python tests/python/mutate/flips.py --count 10000 --seed 1
 
-For each form of a deployment in the README's table, of Relay or of Relax as the environment has
+For each form of a deployment in docs/coverage.md, of Relay or of Relax as the environment has
 it: --count bits of each file, or all if it has no more. Of a sealed deployment
 each has to be found. Of an unsealed one a flipped bit is found, or the verdict says that the
 contents were not verified; one in a record's text is counted by what it hits.

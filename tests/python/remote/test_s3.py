@@ -59,10 +59,10 @@ def test_a_whole_store(s3, stored, capsys):
     assert "there is nothing" in done.out + done.err
 
 
-def test_the_commands_that_the_readme_shows(s3, stored, store, monkeypatch, capsys):
+def test_the_commands_that_the_documentation_shows(s3, stored, store, monkeypatch, capsys):
     put_tree(s3, stored / "models" / "good", "models/good")
     monkeypatch.chdir(stored)
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs/urls.md").read_text()
     commands = re.findall(r"^tvm-model-hash (.*://.*?)(?: +#.*)?$", text, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
