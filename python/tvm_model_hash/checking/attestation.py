@@ -88,7 +88,7 @@ def attest(
         )
     with one_version():
         facts = _facts(path, model)
-    text = json.dumps(_WRITERS[format](facts, builder_id), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(_WRITERS[format](facts, builder_id), indent=2) + "\n"
     if output is not None:
         output = os.fsdecode(output)
         _check_output(output, path, model)

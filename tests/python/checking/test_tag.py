@@ -319,7 +319,7 @@ def test_what_a_library_says_is_not_overruled(written, directory):
 
 
 def test_parts_of_two_compilations_are_refused_before_anything_is_written(directory):
-    record = model_record("model.onnx")
+    record = Record(sha256(network()))  # to which the other digests would be added
     for name, build in (("graph.json", "1"), ("params", "2")):
         write_record(f"graph/{name}", record.with_fields(build * 32))
     before = contents(".")
@@ -385,6 +385,14 @@ def test_a_broken_seal_is_only_replaced_when_asked(directory):
     (directory / "vm/SHA256SUMS").write_text((directory / "vm/SHA256SUMS").read_text()[:-1])
     tag("vm", "model.onnx", force=True)
     assert verify_seal("vm").ignored == ()
+    # What is incomplete can't be sealed again, whoever asks.
+    os.unlink("vm/lib.so")
+    for name in ("code.ro", "consts"):
+        write_record(f"vm/{name}", None)
+    before = contents("vm")
+    with pytest.raises(ArtifactError, match="incomplete"):
+        tag("vm", "model.onnx", force=True)
+    assert contents("vm") == before
 
 
 @pytest.mark.parametrize("sealed", [False, True])
@@ -450,6 +458,28 @@ def test_shards_stay_as_they_are(directory):
     assert tagged.by_seal == ("lib.so", "params_shard_0.bin")
     assert tagged.weights[0].unchanged == 2
     assert contents("graph")["graph/params_shard_0.bin"] == before["graph/params_shard_0.bin"]
+    assert check("model.onnx", "graph").status is Status.MATCH
+
+
+def test_a_shard_that_looks_like_parameters_is_a_shard(directory):
+    """To put a record behind it would make it larger than its cache says."""
+    with np.load("params.npz") as tensors:
+        shapes = {name: array.shape for name, array in tensors.items()}
+    places = [
+        {"name": name, "shape": shape, "dtype": "float32", "byteOffset": 0, "nbytes": 4}
+        for name, shape in shapes.items()
+    ]
+    shard = {
+        "dataPath": "params",
+        "format": "raw-shard",
+        "nbytes": os.path.getsize("graph/params"),
+        "records": places,
+    }
+    cache = {"metadata": {}, "records": [shard]}
+    (directory / "graph/tensor-cache.json").write_text(json.dumps(cache))
+    before = contents("graph")
+    assert "params" in tag("graph", "model.onnx").by_seal
+    assert contents("graph")["graph/params"] == before["graph/params"]
     assert check("model.onnx", "graph").status is Status.MATCH
 
 
