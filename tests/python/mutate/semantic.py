@@ -42,10 +42,10 @@ def an_operator_changes(model, random):
 def a_domain_changes(model, random):
     _, node = one(random, nodes(model))
     for message in [model, *model.functions]:
-        for entry in message.opset_import:
+        for entry in list(message.opset_import):
             if domain_of(entry.domain) == domain_of(node.domain):
-                message.opset_import.add(domain="com.example", version=entry.version)
-    node.domain = "com.example"
+                message.opset_import.add(domain=DEFINED, version=entry.version)
+    node.domain = DEFINED
 
 
 def import_domain(model, domain):
