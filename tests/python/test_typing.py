@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 
 import pytest
@@ -104,10 +105,13 @@ if __name__ == "__main__":
 
 def type_check(directory, program):
     (directory / "program.py").write_text(program)
+    # Mypy finds what is installed by itself, and refuses to be told where that is.
+    is_installed = os.fspath(PACKAGE.parent) == sysconfig.get_path("purelib")
+    sources = {} if is_installed else {"MYPYPATH": os.fspath(PACKAGE.parent)}
     return subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--disallow-any-expr", "program.py"],
         cwd=directory,
-        env={**os.environ, "MYPYPATH": os.fspath(PACKAGE.parent)},
+        env={**os.environ, **sources},
         check=False,
         text=True,
         capture_output=True,
