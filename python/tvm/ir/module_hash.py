@@ -100,8 +100,12 @@ def set_record(mod, record):
 
 
 def _with_record(node, record):
-    # One by one: with_attrs knows no function of Relay.
-    return node.with_attr(MODEL_HASH_ATTR, record.model).with_attr(RECORD_ATTR, str(record))
+    attrs = {MODEL_HASH_ATTR: record.model, RECORD_ATTR: str(record)}
+    if isinstance(node, IRModule):
+        return node.with_attrs(attrs)  # with_attr of TVM 0.16 takes no str
+    for key, value in attrs.items():  # with_attrs knows no function of Relay
+        node = node.with_attr(key, value)
+    return node
 
 
 def _takes_record(variable, function):
