@@ -93,8 +93,7 @@ def file_names(directory: str) -> Iterator[tuple[str, int]]:
     if is_url(directory):
         from ..remote.store import walk
 
-        for count, name in enumerate(walk(directory), 1):
-            _check_count(count, directory)
+        for name in walk(directory):
             if not any(map(is_temporary, name.split("/"))):
                 yield name, stat.S_IFREG
         return

@@ -260,15 +260,13 @@ def entries(url: str) -> dict[str, bool]:
     return found
 
 
-def walk(url: str, below: str = "") -> Iterator[str]:
+def walk(url: str) -> Iterator[str]:
     """Find all files below a directory.
 
     Parameters
     ----------
     url : str
         Its URL.
-    below : str
-        Where below it to begin, with a ``/`` at the end.
 
     Yields
     ------
@@ -281,7 +279,7 @@ def walk(url: str, below: str = "") -> Iterator[str]:
         If a directory can't be listed, or there are too many files or directories.
     """
     count = 0
-    pending = [below]
+    pending = [""]
     while pending:
         directory = pending.pop()
         if directory.count("/") > limits.DIRECTORY_DEPTH:
